@@ -1,0 +1,207 @@
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { inspect } from "node:util";
+import { removeDatabase } from "./database-files.ts";
+import { ConfigError, InvalidOptionError, LitestreamError, messageOf } from "./errors.ts";
+import { findBinary, type Job } from "./litestream/binary.ts";
+import { litestreamEnvironment, startChild } from "./litestream/child.ts";
+import { assertTimeout, withLimit } from "./litestream/limit.ts";
+import { type ReplicateOptions, type ReplicateResult, replicate } from "./litestream/replicate.ts";
+import { type RestoreOptions, restore } from "./litestream/restore.ts";
+import { defaultLogger, type Logger, type Redact, redactor } from "./logger.ts";
+import { type Environment, readEnvFile, readSettings, type SettingsInput } from "./settings.ts";
+
+export interface ConfigOptions {
+  /** The file with settings that the environment lacks. Default: `.env` in the working directory, if it is there. `false`: none. */
+  envFile?: string | false;
+  /** Where environment names are looked up. Default: `process.env`. */
+  env?: Record<string, string | undefined>;
+  /** A pino logger. Default: one on stderr, at `LOG_LEVEL` or `info`. */
+  logger?: Logger;
+  /** The litestream executable. Default: `LITESTREAM_BIN`, then `litestream` on PATH, then the npm package's. */
+  litestream?: string;
+}
+
+/** So much of each stream's end comes back from `getResultOnTimeout`, in characters. */
+const RESULT_LIMIT = 1024 * 1024;
+
+/**
+ * One SQLite database and its replica in S3. Immutable; neither `key`, `token` nor `folder` is shown when it is printed
+ * or logged.
+ */
+export class ConfigS3 {
+  /** The replica's URL, `s3://BUCKET/PATH`. */
+  readonly s3: string;
+  /** The file name of the database. */
+  readonly db: string;
+  readonly #settings: SettingsInput;
+  readonly #env: Environment;
+  readonly #childEnv: Environment;
+  readonly #wanted: string | undefined;
+  readonly #redact: Redact;
+  readonly #logger: Logger;
+
+  /**
+   * Settings come from the arguments, else the environment, else `.env`, else their defaults.
+   * @throws ConfigError with every setting that can't be used
+   */
+  constructor(settings: Partial<SettingsInput> = {}, options: ConfigOptions = {}) {
+    const env = options.env ?? process.env;
+    const fromFile = readEnvFile(options.envFile);
+    this.#settings = readSettings(settings, env, fromFile);
+    this.s3 = this.#settings.s3;
+    this.db = this.#settings.db;
+    this.#env = env;
+    this.#childEnv = litestreamEnvironment(env, this.key, this.token);
+    this.#wanted = options.litestream || env.LITESTREAM_BIN || fromFile.LITESTREAM_BIN || undefined;
+    this.#redact = redactor([this.key, this.token]);
+    this.#logger = options.logger ?? defaultLogger(env.LOG_LEVEL);
+    Object.freeze(this);
+  }
+
+  /** The access key id. */
+  get key(): string {
+    return this.#settings.key;
+  }
+
+  /** The secret access key. */
+  get token(): string {
+    return this.#settings.token;
+  }
+
+  /** The absolute path of the database's folder. */
+  get folder(): string {
+    return this.#settings.folder;
+  }
+
+  /**
+   * The absolute path of the database. Makes the folder where it is missing.
+   * @throws ConfigError when the folder can't be made
+   */
+  get dbpath(): string {
+    try {
+      mkdirSync(this.folder, { recursive: true });
+    } catch (error) {
+      const problem = `the folder can't be made: ${messageOf(error)}`;
+      throw new ConfigError([{ name: "DB_FOLDER", problem }], { cause: error });
+    }
+    return this.#path;
+  }
+
+  /** What one would type to replicate; what is really run depends on the installed litestream. */
+  get replicateArgs(): string[] {
+    return ["litestream", "replicate", this.dbpath, this.s3];
+  }
+
+  /** What one would type to restore with the litestream of the Python original's day (`-v` is gone since 0.3.12). */
+  get restoreArgs(): string[] {
+    return ["litestream", "restore", "-v", "-o", this.dbpath, this.s3];
+  }
+
+  /**
+   * Puts the database from the replica into place, whole or not at all.
+   * @returns `dbpath`; with `ifReplicaExists` and no backup, there is no file
+   * @throws DatabaseExistsError when there is a database, unless `ifDbNotExists`
+   * @throws RestoreError with litestream's words when it did not succeed; nothing half-done is left
+   * @throws LitestreamNotFoundError, LitestreamUnsupportedError, InvalidOptionError, ConfigError, FileSystemError
+   */
+  async restore(options: RestoreOptions = {}): Promise<string> {
+    if (options.timeoutSeconds !== undefined) assertTimeout(options.timeoutSeconds);
+    const dbpath = this.dbpath;
+    await restore(this.#subject, () => findBinary(this.#wanted, this.#env), options);
+    return dbpath;
+  }
+
+  /**
+   * Removes the database and what belongs to it, whether or not it is in the replica. Missing files are fine.
+   * @throws FileSystemError when a file can't be removed
+   */
+  async delete(): Promise<void> {
+    this.#logger.warn({ dbpath: this.#path }, "deleting the local database");
+    removeDatabase(this.#path);
+  }
+
+  /**
+   * Brings everything committed into the replica and deletes the local files.
+   * @param timeoutSeconds how long it may take at most; it returns as soon as the proof is there
+   * @returns true: everything committed is in the replica and the local files are gone. false: not proven within
+   * the time, the reason is logged at error level and the local database is still there
+   * @throws DatabaseNotFoundError, LitestreamNotFoundError, LitestreamUnsupportedError, InvalidOptionError
+   */
+  async timedReplicate(timeoutSeconds: number): Promise<boolean> {
+    const result = await this.replicateOnce({ timeoutSeconds });
+    const { ok, durationMs, litestream } = result;
+    if (ok) {
+      this.#logger.info(
+        { s3: this.s3, db: this.db, durationMs, litestream },
+        "replicated; the local database is deleted",
+      );
+    } else {
+      const { reason, message } = result;
+      this.#logger.error({ s3: this.s3, db: this.db, reason, durationMs, litestream }, message);
+    }
+    return ok;
+  }
+
+  /**
+   * What `timedReplicate` is made of: says why not, and can leave the local files in place.
+   * @throws DatabaseNotFoundError, LitestreamNotFoundError, LitestreamUnsupportedError, InvalidOptionError
+   */
+  async replicateOnce(options: ReplicateOptions): Promise<ReplicateResult> {
+    assertTimeout(options?.timeoutSeconds);
+    const binary = findBinary(this.#wanted, this.#env);
+    this.#logger.info({ s3: this.s3, db: this.db }, "replicating");
+    return await replicate({ ...this.#subject, binary }, options);
+  }
+
+  /**
+   * Runs a command to its end or its timeout, and kills it then. The name `litestream` stands for the executable that
+   * this configuration uses, and gets its credentials.
+   * @returns what it wrote to stdout and stderr, the last 1,048,576 characters of each
+   * @throws InvalidOptionError for an empty command or an unusable timeout
+   * @throws LitestreamError with code `COMMAND_NOT_STARTED`
+   */
+  async getResultOnTimeout(
+    cmd: readonly string[],
+    timeoutSeconds: number,
+  ): Promise<[stdout: string, stderr: string]> {
+    assertTimeout(timeoutSeconds);
+    const [name, ...args] = cmd;
+    if (!name) throw new InvalidOptionError("The command is empty.");
+    const isLitestream = name === "litestream";
+    const file = isLitestream ? findBinary(this.#wanted, this.#env) : name;
+    const env = isLitestream ? this.#childEnv : this.#env;
+    const end = await withLimit(
+      timeoutSeconds,
+      undefined,
+      (signal) => startChild(file, args, { ...this.#subject, env, signal, capture: RESULT_LIMIT }).ended,
+    );
+    if (end.startError !== undefined) {
+      throw new LitestreamError("COMMAND_NOT_STARTED", `${name} could not be started: ${end.startError}`);
+    }
+    return [end.stdout, end.stderr];
+  }
+
+  /** `ConfigS3(s3='s3://x/x.db', db='db.sqlite')` */
+  toString(): string {
+    return `ConfigS3(s3='${this.s3}', db='${this.db}')`;
+  }
+
+  toJSON(): { s3: string; db: string } {
+    return { s3: this.s3, db: this.db };
+  }
+
+  [inspect.custom](): string {
+    return this.toString();
+  }
+
+  /** `dbpath`, without making the folder. */
+  get #path(): string {
+    return join(this.folder, this.db);
+  }
+
+  get #subject(): Omit<Job, "binary"> {
+    const { s3 } = this;
+    return { dbpath: this.#path, s3, env: this.#childEnv, redact: this.#redact, logger: this.#logger };
+  }
+}

@@ -1,0 +1,207 @@
+import { randomBytes } from "node:crypto";
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  linkSync,
+  lstatSync,
+  openSync,
+  readdirSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  unlinkSync,
+} from "node:fs";
+import { open, readdir, readlink } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { FileSystemError, messageOf } from "./errors.ts";
+
+// The database and its -shm are never opened in this process: closing them would drop the POSIX locks
+// that the app's SQLite holds (sqlite.org/howtocorrupt.html, 2.2). stat and unlink only.
+
+/** SQLite's files beside a database, in the order of their removal. */
+const SIDECARS = ["-wal", "-shm", "-journal"] as const;
+
+/** What would change with a commit. */
+export interface Fingerprint {
+  readonly database: string;
+  readonly wal: string;
+}
+
+export type FileKind = "missing" | "file" | "other";
+
+/** What stands at the path; a symbolic link is `other`: SQLite and litestream look for its `-wal` in different places. */
+export function fileKind(path: string): FileKind {
+  const stat = lstatSync(path, { throwIfNoEntry: false });
+  if (stat === undefined) return "missing";
+  return stat.isFile() ? "file" : "other";
+}
+
+/** Looks at the database without opening it; `undefined` where there is no `-wal`: that proves nothing. */
+export function fingerprint(dbpath: string): Fingerprint | undefined {
+  const database = lstatSync(dbpath, { bigint: true, throwIfNoEntry: false });
+  const wal = lstatSync(`${dbpath}-wal`, { bigint: true, throwIfNoEntry: false });
+  if (database === undefined || wal === undefined) return undefined;
+  return {
+    // Not its time or size: litestream's own checkpoint changes both.
+    database: `${database.dev}:${database.ino}`,
+    wal: `${wal.dev}:${wal.ino}:${wal.size}:${wal.mtimeNs}`,
+  };
+}
+
+/** True only where both are known and equal. */
+export function sameFingerprint(a: Fingerprint | undefined, b: Fingerprint | undefined): boolean {
+  return a !== undefined && b !== undefined && a.database === b.database && a.wal === b.wal;
+}
+
+/**
+ * Removes everything that belongs to the database, nothing else in the folder. The main file goes first: killed
+ * in between, a main file without its `-wal` would be a valid database that has lost its last commits.
+ */
+export function removeDatabase(dbpath: string): void {
+  removing(dbpath, () => {
+    rmSync(dbpath, { force: true });
+    removeCompanions(dbpath);
+  });
+}
+
+/**
+ * Removes what an older life left beside a database that is not there: SQLite would replay a stale `-wal`, and
+ * litestream would go on from a stale folder.
+ */
+export function removeLeftovers(dbpath: string): void {
+  removing(dbpath, () => {
+    if (fileKind(dbpath) === "missing") removeCompanions(dbpath);
+  });
+}
+
+function removeCompanions(dbpath: string): void {
+  for (const suffix of SIDECARS) rmSync(dbpath + suffix, { force: true });
+  removeLitestreamFolder(dbpath);
+  removeAbandonedRestores(dbpath);
+}
+
+/** litestream's own memory of the database, `.NAME-litestream`. */
+export function removeLitestreamFolder(dbpath: string): void {
+  removing(dbpath, () => {
+    const folder = join(dirname(dbpath), `.${basename(dbpath)}-litestream`);
+    rmSync(folder, { recursive: true, force: true });
+  });
+}
+
+function removing(dbpath: string, action: () => void): void {
+  try {
+    action();
+  } catch (error) {
+    if (error instanceof FileSystemError) throw error;
+    throw new FileSystemError(
+      `Files of ${dbpath} could not be removed: ${messageOf(error)}. Check who may write to the folder.`,
+      { cause: error },
+    );
+  }
+}
+
+const restoring = new Set<string>();
+
+/** A file of its own beside the database for one restore: neither a kill nor an orphan can put half a file in place. */
+export class RestoreTarget {
+  readonly path: string;
+  readonly #dbpath: string;
+
+  constructor(dbpath: string) {
+    this.#dbpath = dbpath;
+    this.path = `${dbpath}.restore-${process.pid}-${randomBytes(4).toString("hex")}`;
+    restoring.add(this.path);
+  }
+
+  /** Its size in bytes; `undefined` when litestream wrote no file. */
+  get size(): number | undefined {
+    return lstatSync(this.path, { throwIfNoEntry: false })?.size;
+  }
+
+  /**
+   * Moves the restored file into place, durably, and never over an existing one.
+   * @returns false where a database has come to be there meanwhile
+   */
+  async moveIntoPlace(): Promise<boolean> {
+    const file = await open(this.path, "r");
+    try {
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    // In one go, so that nothing comes between: a stale -wal must be gone before the file is there.
+    if (fileKind(this.#dbpath) !== "missing") return false;
+    removeLeftovers(this.#dbpath);
+    const placed = linkOrRename(this.path, this.#dbpath);
+    if (placed) syncFolder(dirname(this.#dbpath));
+    return placed;
+  }
+
+  /** Removes what the restore left under its own name. */
+  discard(): void {
+    restoring.delete(this.path);
+    removeAbandonedRestores(this.#dbpath);
+  }
+}
+
+function linkOrRename(from: string, to: string): boolean {
+  try {
+    linkSync(from, to); // unlike rename, it refuses to overwrite
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "EEXIST") return false;
+    // Some file systems have no hard links.
+    if (fileKind(to) !== "missing") return false;
+    renameSync(from, to);
+    return true;
+  }
+  unlinkSync(from);
+  return true;
+}
+
+/** Makes the new name survive a power cut. */
+function syncFolder(folder: string): void {
+  const fd = openSync(folder, "r");
+  try {
+    fsyncSync(fd);
+  } catch {
+    // Not every file system can; the replica still has everything.
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Removes the files of restores that nobody runs any more; another process's stay while that process lives. */
+function removeAbandonedRestores(dbpath: string): void {
+  const folder = dirname(dbpath);
+  const prefix = `${basename(dbpath)}.restore-`;
+  for (const name of existsSync(folder) ? readdirSync(folder) : []) {
+    if (!name.startsWith(prefix)) continue;
+    const [, id, pid] =
+      /^((\d+)-[0-9a-f]{8})(?:\.tmp)?(?:-wal|-shm|-journal|-txid)?$/.exec(name.slice(prefix.length)) ?? [];
+    if (id === undefined || restoring.has(join(folder, prefix + id))) continue;
+    if (Number(pid) !== process.pid && isAlive(Number(pid))) continue;
+    rmSync(join(folder, name), { force: true });
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM";
+  }
+}
+
+/** Whether this process itself has the database open; `false` where there is no `/proc` to tell (macOS). */
+export async function heldOpenHere(dbpath: string): Promise<boolean> {
+  try {
+    const real = realpathSync(dbpath);
+    const fds = await readdir("/proc/self/fd");
+    const targets = await Promise.all(fds.map((fd) => readlink(`/proc/self/fd/${fd}`).catch(() => "")));
+    return targets.some((target) => target === real || target === `${real}-wal`);
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,203 @@
+import { once } from "node:events";
+import type { Readable } from "node:stream";
+import { StringDecoder } from "node:string_decoder";
+import { setTimeout as sleep } from "node:timers/promises";
+import { execa } from "execa";
+import type { Logger, Redact } from "../logger.ts";
+import type { Environment } from "../settings.ts";
+
+/** A longer line is cut; the rest of it is read and dropped. */
+const MAX_LINE = 8192;
+/** So many of the last lines stay for error messages. */
+const MAX_LINES = 50;
+/** How long the last output may take to arrive after the exit, and an exit after SIGKILL. */
+const SETTLE_MS = 100;
+
+/** What a litestream child may inherit from the app; not LOG_LEVEL and not the app's own AWS identity. */
+const INHERITED =
+  /^(?:PATH|HOME|TMPDIR|TZ|SSL_CERT_FILE|SSL_CERT_DIR|(?:HTTPS?|NO|ALL)_PROXY|AWS_(?:DEFAULT_)?REGION|AWS_ENDPOINT_URL(?:_S3)?|GOMAXPROCS|GOMEMLIMIT)$/i;
+
+/**
+ * The environment of a litestream child. Both pairs of names carry the credentials: litestream takes LITESTREAM_* only
+ * where AWS_* is unset.
+ */
+export function litestreamEnvironment(app: Environment, key: string, token: string): Environment {
+  const inherited = Object.entries(app).filter(([name]) => INHERITED.test(name));
+  return {
+    // litestream 0.5.17 fails at once where AWS_CA_BUNDLE is set; Go reads SSL_CERT_FILE.
+    ...(app.AWS_CA_BUNDLE ? { SSL_CERT_FILE: app.AWS_CA_BUNDLE } : {}),
+    ...Object.fromEntries(inherited),
+    LITESTREAM_ACCESS_KEY_ID: key,
+    LITESTREAM_SECRET_ACCESS_KEY: token,
+    AWS_ACCESS_KEY_ID: key,
+    AWS_SECRET_ACCESS_KEY: token,
+  };
+}
+
+export interface ChildOptions {
+  /** The whole environment of the child; nothing is inherited. */
+  readonly env: Environment;
+  /** Kills the child's process group with SIGKILL when it fires. */
+  readonly signal: AbortSignal;
+  readonly redact: Redact;
+  readonly logger: Logger;
+  /** Keeps so many characters from the end of each stream for `stdout` and `stderr`. Default: none. */
+  readonly capture?: number;
+}
+
+export interface ChildEnd {
+  /** `undefined` when a signal ended it, or when it never started. */
+  readonly exitCode: number | undefined;
+  /** Node's code when it could not be started, e.g. `ENOENT`. */
+  readonly startError: string | undefined;
+  /** The last lines of both streams, without secrets. */
+  readonly lines: readonly string[];
+  /** What `capture` kept, as written. */
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface Child {
+  /** Resolves with the first line from now on that matches, or `undefined` when the child ends without one. */
+  line(pattern: RegExp): Promise<string | undefined>;
+  /** Asks it to stop. */
+  stop(signal: "SIGINT"): void;
+  /** Ends it and everything it started, now. */
+  kill(): void;
+  /** Resolves once it has ended and its output is read; never rejects. */
+  readonly ended: Promise<ChildEnd>;
+}
+
+/**
+ * The only place where a process is started. The child leads a session and process group of its own, so that a
+ * terminal's Ctrl-C does not reach it, and everything it starts ends with it.
+ */
+export function startChild(file: string, args: readonly string[], options: ChildOptions): Child {
+  const { env, signal, redact, logger, capture = 0 } = options;
+  const lines: string[] = [];
+  const waiting = new Set<{ pattern: RegExp; found: (line: string | undefined) => void }>();
+  const captured = { stdout: "", stderr: "" };
+  let over = false;
+
+  const onLine = (raw: string) => {
+    const line = redact(raw);
+    logger.debug({ line }, "litestream");
+    lines.push(line);
+    if (lines.length > MAX_LINES) lines.shift();
+    for (const waiter of waiting) {
+      if (!waiter.pattern.test(raw)) continue;
+      waiting.delete(waiter);
+      waiter.found(line);
+    }
+  };
+
+  const lifeline = startLifeline();
+  const child = execa(file, args, {
+    env,
+    extendEnv: false,
+    detached: true,
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+    buffer: false,
+    reject: false,
+  });
+  lifeline.guard(child.pid);
+
+  const send = (name: "SIGINT" | "SIGKILL") => {
+    if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    try {
+      process.kill(-child.pid, name);
+    } catch {
+      // It has just ended.
+    }
+  };
+  const kill = () => send("SIGKILL");
+  signal.addEventListener("abort", kill, { once: true });
+  if (signal.aborted) kill();
+
+  const readers = (["stdout", "stderr"] as const).map((name) =>
+    readLines(child[name], onLine, (text) => {
+      if (capture > 0) captured[name] = (captured[name] + text).slice(-capture);
+    }),
+  );
+
+  const ended = (async (): Promise<ChildEnd> => {
+    // Not execa's own promise: it also waits for pipes that a grandchild may hold open.
+    const exited = child.pid === undefined ? undefined : once(child, "exit");
+    await Promise.race([exited, settled(signal)]);
+    await Promise.race([Promise.all(readers), sleep(SETTLE_MS, undefined, { ref: false })]);
+    signal.removeEventListener("abort", kill);
+    lifeline.release();
+    child.stdout.destroy();
+    child.stderr.destroy();
+    const startError = child.pid === undefined ? ((await child).code ?? "unknown error") : undefined;
+    over = true;
+    for (const waiter of waiting) waiter.found(undefined);
+    return { exitCode: child.exitCode ?? undefined, startError, lines, ...captured };
+  })();
+
+  return {
+    line: (pattern) => new Promise((found) => (over ? found(undefined) : waiting.add({ pattern, found }))),
+    stop: (name) => send(name),
+    kill,
+    ended,
+  };
+}
+
+/** Resolves a moment after the signal has fired: a process that even SIGKILL does not end must not hold up the answer. */
+async function settled(signal: AbortSignal): Promise<void> {
+  if (!signal.aborted) await once(signal, "abort");
+  await sleep(SETTLE_MS, undefined, { ref: false });
+}
+
+/** Reads the stream to its end, line by line, in bounded memory. */
+async function readLines(
+  stream: Readable,
+  onLine: (line: string) => void,
+  onText: (text: string) => void,
+): Promise<void> {
+  const decoder = new StringDecoder("utf8");
+  let rest = "";
+  stream.on("data", (chunk: Buffer) => {
+    const text = decoder.write(chunk);
+    onText(text);
+    const lines = (rest + text).split("\n");
+    rest = (lines.pop() ?? "").slice(0, MAX_LINE);
+    for (const line of lines) onLine(line.slice(0, MAX_LINE).replace(/\r$/, ""));
+  });
+  await new Promise<void>((done) => stream.once("close", done).once("error", () => done()));
+  if (rest !== "") onLine(rest);
+}
+
+interface Lifeline {
+  guard(pid: number | undefined): void;
+  release(): void;
+}
+
+/**
+ * A shell that kills the child's process group when this process is gone without a word (SIGKILL, out of memory):
+ * the pipe to it then ends. Started first, so that nothing but its pid is to be told once the child runs.
+ */
+function startLifeline(): Lifeline {
+  const script = 'trap "" HUP INT TERM; read -r pid && { read -r over || kill -9 "-$pid"; } 2>/dev/null';
+  const shell = execa("/bin/sh", ["-c", script], {
+    env: {},
+    extendEnv: false,
+    detached: true,
+    stdin: "pipe",
+    stdout: "ignore",
+    stderr: "ignore",
+    buffer: false,
+    reject: false, // without a shell (distroless images) there is no lifeline
+  });
+  shell.stdin.on("error", () => {});
+  return {
+    guard: (pid) => {
+      if (pid !== undefined) shell.stdin.write(`${pid}\n`);
+    },
+    release: () => {
+      if (shell.stdin.writable) shell.stdin.end("\n");
+    },
+  };
+}

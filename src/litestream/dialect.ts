@@ -1,0 +1,183 @@
+import type { FailureReason } from "../errors.ts";
+import type { Environment } from "../settings.ts";
+
+// Everything that litestream expects, prints and means by it. Where a fact comes from: litestream's source at each
+// tag, and what the binaries 0.3.9, 0.3.13, 0.3.14, 0.5.10 and 0.5.17 were seen to print.
+
+/** How a successful replication shows on the installed litestream. */
+export interface Dialect {
+  /** What one replication looks like; `undefined` where litestream has no way to prove one. */
+  readonly replicate?: {
+    readonly args: (dbpath: string, url: string) => string[];
+    /** The line without which there was no replication. */
+    readonly evidence: RegExp;
+    /**
+     * `self`: one synchronisation, then litestream exits by itself, and 0 means that all went up.
+     * `interrupt`: it runs on; on SIGINT it synchronises a last time, and 0 means that this worked, provided that the
+     * evidence came before.
+     */
+    readonly ends: "self" | "interrupt";
+    /** A line after which this run can't succeed any more. */
+    readonly failure: RegExp;
+    /** The line that says that somebody's signal has come. */
+    readonly stopping: RegExp;
+    /** Whether `.NAME-litestream` must go first, so that a new generation starts and the evidence has to come. */
+    readonly startsFresh: boolean;
+  };
+  readonly env: Environment;
+  /** Whether a backup made by another dialect can be invisible to it; what to tell the user. */
+  readonly blindTo?: string;
+}
+
+const NEVER = /(?!)/;
+
+/** 0.3: first synchronisation 1 s after the start, and so never two generations within one second. */
+const V0_3: Dialect = {
+  replicate: {
+    args: (dbpath, url) => ["replicate", dbpath, url],
+    // ≤ 0.3.9: `/x/db.sqlite(s3): snapshot written GENERATION/INDEX`. Later: `DATE TIME INFO snapshot written db=…`.
+    evidence: /^(?:.*\(s3\): snapshot written [0-9a-f]{16}\/[0-9a-f]{8}$|\S+ \S+ INFO snapshot written db=)/,
+    ends: "interrupt",
+    // It does not try again before the database changes again.
+    failure: /^(?:\S+ \S+ ERROR (?:monitor|sync) error |.*: (?:monitor|sync) error: )/,
+    stopping: /signal received, litestream shutting down$/,
+    startsFresh: true,
+  },
+  env: {},
+  blindTo:
+    "litestream 0.3 cannot see backups made by litestream 0.5: where this path has one, install litestream 0.5.6 or newer",
+};
+
+/** ≥ 0.5.6. At debug level it names every request, which tells a store that keeps failing from one that is silent. */
+const V0_5: Dialect = {
+  replicate: {
+    args: (dbpath, url) => ["replicate", "-once", dbpath, url],
+    evidence: /^time=\S+ level=INFO msg="one-shot replication complete"(?: |$)/,
+    ends: "self",
+    failure: NEVER,
+    stopping: NEVER,
+    startsFresh: false,
+  },
+  env: { LOG_LEVEL: "debug" },
+};
+
+/** 0.5.0 – 0.5.5: exit code 0 whatever happened, and no line on success. */
+const V0_5_WITHOUT_ONCE: Dialect = { env: {} };
+
+/** What `identify` asks the binary. */
+export const QUESTIONS = { version: ["version"], commands: [], replicateHelp: ["replicate", "-h"] } as const;
+
+export interface Answers {
+  /** stdout of `litestream version` */
+  readonly version: string;
+  /** What it prints without a command. */
+  readonly commands: string;
+  /** What `replicate -h` prints. */
+  readonly replicateHelp: string;
+}
+
+/** The version and dialect behind the answers; `undefined` when this is not litestream. */
+export function identify(answers: Answers): { version: string; dialect: Dialect } | undefined {
+  if (!/^litestream is a tool for replicating SQLite databases/m.test(answers.commands)) return undefined;
+  const has = (command: string) => new RegExp(`^\\s+${command}\\s`, "m").test(answers.commands);
+  const number = /^v?(\d+\.\d+\.\d+\S*)$/.exec(answers.version.trim())?.[1];
+  // Built by `go install`, it calls itself "(development build)": then what it can do tells.
+  if (has("generations") && !has("ltx"))
+    return { version: number ?? "0.3 (development build)", dialect: V0_3 };
+  if (!has("ltx")) return undefined;
+  const once = /^\s+-once\b/m.test(answers.replicateHelp);
+  return {
+    version: number ?? "0.5 (development build)",
+    dialect: once ? V0_5 : V0_5_WITHOUT_ONCE,
+  };
+}
+
+/** `-if-replica-exists` makes an empty replica path a success, said in one line. */
+export function restoreArgs(target: string, url: string, ifReplicaExists: boolean): string[] {
+  return ["restore", ...(ifReplicaExists ? ["-if-replica-exists"] : []), "-o", target, url];
+}
+
+/** The line of a restore with `-if-replica-exists` on a path without a backup, in all dialects. */
+export const NO_BACKUP = /^(?:\S+ \S+ INFO |time=\S+ level=INFO msg=")?no matching backups found"?$/;
+
+const REASONS: readonly [FailureReason | "no-backup", RegExp][] = [
+  ["no-backup", /no matching backup(?:s found| files available)/],
+  [
+    "not-a-database",
+    /file is not a database|database disk image is malformed|unable to open database file: is a directory/,
+  ],
+  [
+    "bucket",
+    /NoSuchBucket|InvalidBucketName|PermanentRedirect|AuthorizationHeaderMalformed|Status ?Code: 301/i,
+  ],
+  [
+    "credentials",
+    /SignatureDoesNotMatch|InvalidAccessKeyId|UserNotFound|AccessDenied|InvalidToken|ExpiredToken|RequestTimeTooSkewed|Forbidden|Status ?Code: (?:401|403)/i,
+  ],
+  [
+    "unreachable",
+    /connection refused|connection reset|broken pipe|no such host|i\/o timeout|timeout awaiting|deadline exceeded|unreachable|no route to host|server misbehaving|\bEOF\b|x509|tls:|request send failed|RequestError|exceeded maximum number of attempts|SlowDown|ServiceUnavailable|InternalError|Status ?Code: 5\d\d/i,
+  ],
+];
+
+export interface Complaint {
+  readonly reason: FailureReason | "no-backup";
+  /** litestream's own words; empty when it said nothing. */
+  readonly words: string;
+}
+
+/**
+ * What litestream complains of in its last lines.
+ * @param names the database's path and the replica's URL: what looks like a complaint inside them is none
+ */
+export function complaintOf(lines: readonly string[], names: readonly string[]): Complaint {
+  let fallback = "";
+  for (const line of lines.toReversed()) {
+    const words = wordsOf(line);
+    if (words === undefined) continue;
+    const bare = names.reduce((text, name) => text.replaceAll(name, ""), words);
+    const reason = REASONS.find(([, pattern]) => pattern.test(bare))?.[0];
+    if (reason !== undefined) return { reason, words };
+    fallback ||= words;
+  }
+  if (fallback === "" && keepsAsking(lines)) {
+    return {
+      reason: "unreachable",
+      words: "it sent the same request again and again, without an answer that it could use",
+    };
+  }
+  return { reason: "failed", words: fallback };
+}
+
+/** What an error line says; `undefined` for a line that complains of nothing. */
+function wordsOf(line: string): string | undefined {
+  // 0.5 and its logfmt
+  const logfmt = /^time=\S+ level=(\S+) (.*)$/.exec(line);
+  if (logfmt) {
+    if (!/^(?:WARN|ERROR)$/.test(logfmt[1] ?? "")) return undefined;
+    return quoted(logfmt[2] ?? "");
+  }
+  // 0.3.12 and later
+  const dated = /^\d{4}\/\d\d\/\d\d \d\d:\d\d:\d\d (\S+) (.*)$/.exec(line);
+  if (dated) return /^(?:WARN|ERROR)$/.test(dated[1] ?? "") ? quoted(dated[2] ?? "") : undefined;
+  // ≤ 0.3.9 has no levels, a fatal error of 0.5 begins with `Error: `.
+  const informs =
+    /^(?:litestream |initialized db|replicating to|signal received|\s*$)|: sync: new generation|snapshot written|^\s*status code: \d+, request id/;
+  return informs.test(line)
+    ? undefined
+    : line.replace(/^Error: |^.*: (?=(?:monitor|sync) error: )/, "").trim();
+}
+
+/** The value of `error="…"`, or the whole text. */
+function quoted(text: string): string {
+  const value = /\berror=("(?:[^"\\]|\\.)*"|\S+)/.exec(text)?.[1];
+  if (value === undefined) return text;
+  if (!value.startsWith('"')) return value;
+  return value.slice(1, -1).replace(/\\([nt"\\])/g, (_, c: string) => (c === "n" || c === "t" ? " " : c));
+}
+
+/** 0.5 says nothing while it retries, but at debug level it names each request. */
+function keepsAsking(lines: readonly string[]): boolean {
+  const requests = lines.flatMap((line) => /msg="s3 request".* (s3\.method=.*)$/.exec(line)?.[1] ?? []);
+  return requests.length > 1 && requests.at(-1) === requests.at(-2);
+}

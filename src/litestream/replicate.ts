@@ -1,0 +1,274 @@
+import {
+  type Fingerprint,
+  fileKind,
+  fingerprint,
+  heldOpenHere,
+  removeDatabase,
+  removeLitestreamFolder,
+  sameFingerprint,
+} from "../database-files.ts";
+import {
+  ADVICE,
+  DatabaseNotFoundError,
+  type FailureReason,
+  LitestreamUnsupportedError,
+  messageOf,
+} from "../errors.ts";
+import { identifyBinary, type Job, type Litestream } from "./binary.ts";
+import { type Child, startChild } from "./child.ts";
+import { type Complaint, complaintOf, type Dialect } from "./dialect.ts";
+import { CutShort, pause, unlessCut, withLimit } from "./limit.ts";
+
+export interface ReplicateOptions {
+  /** How long it may take at most, in seconds: positive and finite. */
+  timeoutSeconds: number;
+  /** Leaves the local files in place. Default: false. */
+  keepLocal?: boolean;
+  /** Ends the call early, with the reason `aborted`. */
+  signal?: AbortSignal;
+}
+
+/** Why a replication is not proven; `still-changing`: commits kept coming until the time was up. */
+export type ReplicateFailure = FailureReason | "still-changing";
+
+export type ReplicateResult =
+  | {
+      /** Everything committed is in the replica; without `keepLocal`, the local files are gone. */
+      ok: true;
+      durationMs: number;
+      /** The version of litestream that did it. */
+      litestream: string;
+    }
+  | {
+      /** Not proven: the local database is still there. */
+      ok: false;
+      reason: ReplicateFailure;
+      /** What failed, in litestream's own words where it had any, and what to do. */
+      message: string;
+      durationMs: number;
+      /** The version of litestream; `unknown` where the time was up before it told. */
+      litestream: string;
+    };
+
+type Failure = { ok: false; reason: ReplicateFailure; message: string };
+type Outcome = { ok: true } | Failure;
+
+/** File times tick in steps of about 4 ms; after this long, a commit surely changes the `-wal`'s time. */
+const TICK_MS = 20;
+const LONGEST_PAUSE_MS = 1000;
+/** What no second try mends. */
+const FINAL: ReadonlySet<ReplicateFailure> = new Set(["credentials", "bucket", "not-a-database"]);
+
+/** The runs under way, by database. */
+const running = new Map<string, { job: Job; keepLocal: boolean; outcome: Promise<Outcome> }>();
+
+/**
+ * Replicates until everything committed is proven to be in the replica, then removes the local files.
+ * @throws DatabaseNotFoundError, LitestreamNotFoundError, LitestreamUnsupportedError
+ */
+export async function replicate(job: Job, options: ReplicateOptions): Promise<ReplicateResult> {
+  const { timeoutSeconds, keepLocal = false } = options;
+  const start = performance.now();
+  let litestream: Litestream | undefined;
+  const outcome = await withLimit(timeoutSeconds, options.signal, async (signal): Promise<Outcome> => {
+    const kind = fileKind(job.dbpath);
+    if (kind === "missing") {
+      throw new DatabaseNotFoundError(
+        `There is no database at ${job.dbpath} to replicate. ${ADVICE["not-a-database"]}`,
+      );
+    }
+    if (kind === "other") {
+      return failure(
+        job,
+        "not-a-database",
+        "it is a symbolic link, a folder or another thing that is no plain file",
+      );
+    }
+    try {
+      litestream = await identifyBinary(job.binary, { ...job, signal });
+    } catch (error) {
+      if (error instanceof CutShort) return cutFailure(job, signal, timeoutSeconds);
+      throw error;
+    }
+    const { dialect, version } = litestream;
+    if (dialect.replicate === undefined) {
+      throw new LitestreamUnsupportedError(
+        `litestream ${version} (${litestream.file}) can't prove that a replication succeeded: upgrade to 0.5.6 or newer.`,
+      );
+    }
+    return await shareRun(job, keepLocal, signal, timeoutSeconds, () =>
+      prove(job, dialect, keepLocal, signal, timeoutSeconds),
+    );
+  });
+  return {
+    ...outcome,
+    durationMs: Math.round(performance.now() - start),
+    litestream: litestream?.version ?? "unknown",
+  };
+}
+
+/** One run a database at a time. A call that wants the same as the run under way takes its outcome, by its own deadline. */
+async function shareRun(
+  job: Job,
+  keepLocal: boolean,
+  signal: AbortSignal,
+  timeoutSeconds: number,
+  run: () => Promise<Outcome>,
+): Promise<Outcome> {
+  for (let other = running.get(job.dbpath); other !== undefined; other = running.get(job.dbpath)) {
+    const outcome = await unlessCut(
+      other.outcome.catch(() => undefined),
+      signal,
+    );
+    if (signal.aborted) return cutFailure(job, signal, timeoutSeconds);
+    const same =
+      other.keepLocal === keepLocal &&
+      other.job.s3 === job.s3 &&
+      other.job.binary === job.binary &&
+      other.job.env.AWS_ACCESS_KEY_ID === job.env.AWS_ACCESS_KEY_ID &&
+      other.job.env.AWS_SECRET_ACCESS_KEY === job.env.AWS_SECRET_ACCESS_KEY;
+    // A failure that was not final was that call's deadline: ours may be later.
+    if (same && outcome && (outcome.ok || FINAL.has(outcome.reason))) return outcome;
+  }
+  if (fileKind(job.dbpath) === "missing") {
+    throw new DatabaseNotFoundError(
+      `The database at ${job.dbpath} has gone while another call was replicating it.`,
+    );
+  }
+  const outcome = run();
+  running.set(job.dbpath, { job, keepLocal, outcome });
+  try {
+    return await outcome;
+  } finally {
+    running.delete(job.dbpath);
+  }
+}
+
+/**
+ * The proof: look at the `-wal`, wait a tick, synchronise with a success that is known, look again. The same both
+ * times: nothing was committed meanwhile, and so all there is was in what went up.
+ */
+async function prove(
+  job: Job,
+  dialect: Dialect,
+  keepLocal: boolean,
+  signal: AbortSignal,
+  timeoutSeconds: number,
+): Promise<Outcome> {
+  if (await heldOpenHere(job.dbpath)) {
+    job.logger.warn(
+      { dbpath: job.dbpath },
+      "this process still has the database open; close it first: what is committed after the replication is lost",
+    );
+  }
+  let last: Failure | undefined;
+  for (let wait = TICK_MS; !signal.aborted; wait = Math.min(wait * 2, LONGEST_PAUSE_MS)) {
+    const look = fingerprint(job.dbpath);
+    await pause(wait, signal);
+    if (signal.aborted) break;
+    const synced = await synchronise(job, dialect, look, signal);
+    if ("complaint" in synced) {
+      const { reason, words } = synced.complaint;
+      if (reason === "failed" && words === "" && signal.aborted) break;
+      last = failure(job, reason === "no-backup" ? "failed" : reason, words || "it ended without a word");
+      if (FINAL.has(last.reason)) return last;
+      if (fileKind(job.dbpath) === "missing")
+        return failure(job, "failed", "the database was removed meanwhile");
+      continue;
+    }
+    if (signal.aborted) break;
+    // From this look to the removal nothing is awaited: no commit of this process can come between.
+    if (sameFingerprint(synced.before, fingerprint(job.dbpath)))
+      return keepLocal ? { ok: true } : remove(job);
+    last = failure(job, "still-changing", "commits kept coming");
+  }
+  return cutFailure(job, signal, timeoutSeconds, last);
+}
+
+function remove(job: Job): Outcome {
+  try {
+    removeDatabase(job.dbpath);
+    return { ok: true };
+  } catch (error) {
+    const message = `Everything in ${job.dbpath} is in the replica ${job.s3}, but it could not be deleted here. ${messageOf(error)}`;
+    return { ok: false, reason: "failed", message };
+  }
+}
+
+/** A synchronisation that is known to have succeeded, with a look at the files from a tick before it; else why not. */
+type Synced = { before: Fingerprint | undefined } | { complaint: Complaint };
+
+async function synchronise(
+  job: Job,
+  dialect: Dialect,
+  look: Fingerprint | undefined,
+  signal: AbortSignal,
+): Promise<Synced> {
+  const how = dialect.replicate;
+  if (how === undefined) throw new TypeError("this litestream can't prove a replication");
+  if (how.startsFresh) {
+    try {
+      removeLitestreamFolder(job.dbpath);
+    } catch (error) {
+      return { complaint: { reason: "failed", words: messageOf(error) } };
+    }
+  }
+  const env = { ...job.env, ...dialect.env };
+  const child = startChild(job.binary, how.args(job.dbpath, job.s3), { ...job, env, signal });
+  const evidence = child.line(how.evidence);
+  const before = how.ends === "self" ? look : await interruptWhenQuiet(job, child, how, evidence, signal);
+  const end = await child.ended;
+  if ((await evidence) !== undefined && end.exitCode === 0 && before !== undefined) return { before };
+  return { complaint: complaintOf(end.lines, [job.dbpath, job.s3]) };
+}
+
+/**
+ * Waits for the evidence and then for a moment without commits, and sends SIGINT: what litestream synchronises last
+ * is then later than the look that is returned. `undefined`: the run proves nothing.
+ */
+async function interruptWhenQuiet(
+  job: Job,
+  child: Child,
+  how: NonNullable<Dialect["replicate"]>,
+  evidence: Promise<string | undefined>,
+  signal: AbortSignal,
+): Promise<Fingerprint | undefined> {
+  // Somebody else's signal: the last synchronisation may then be earlier than our look.
+  let stopping = false;
+  void child.line(how.stopping).then((line) => {
+    stopping ||= line !== undefined;
+  });
+  let over = false;
+  void child.ended.then(() => {
+    over = true;
+  });
+  const failed = child.line(how.failure);
+  const began = await Promise.race([evidence.then((line) => line !== undefined), failed.then(() => false)]);
+  if (!began) {
+    child.kill();
+    return undefined;
+  }
+  for (let wait = TICK_MS; !signal.aborted; wait = Math.min(wait * 2, LONGEST_PAUSE_MS)) {
+    const look = fingerprint(job.dbpath);
+    // The pause also lets the event loop read what litestream has said before the look.
+    await pause(wait, signal);
+    if (stopping || over) break;
+    if (!sameFingerprint(look, fingerprint(job.dbpath))) continue;
+    child.stop("SIGINT");
+    return look;
+  }
+  child.kill();
+  return undefined;
+}
+
+function failure(job: Job, reason: ReplicateFailure, words: string): Failure {
+  const message = `${job.dbpath} is not proven to be in ${job.s3} and stays: ${words}. ${ADVICE[reason]}`;
+  return { ok: false, reason, message };
+}
+
+/** The failure of a call that was cut short: what went wrong last tells more than the time that is up. */
+function cutFailure(job: Job, signal: AbortSignal, timeoutSeconds: number, last?: Failure): Failure {
+  const { reason } = signal.reason as CutShort;
+  if (reason === "aborted") return failure(job, "aborted", "the call was aborted");
+  return last ?? failure(job, "timeout", `litestream gave no proof within ${timeoutSeconds} s`);
+}

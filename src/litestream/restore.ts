@@ -1,0 +1,85 @@
+import { fileKind, RestoreTarget, removeLeftovers } from "../database-files.ts";
+import { ADVICE, DatabaseExistsError, LitestreamError, messageOf, RestoreError } from "../errors.ts";
+import { identifyBinary, type Job } from "./binary.ts";
+import { startChild } from "./child.ts";
+import { complaintOf, NO_BACKUP, restoreArgs } from "./dialect.ts";
+import { CutShort, withLimit } from "./limit.ts";
+
+export interface RestoreOptions {
+  /** Resolves without touching it where the database exists. Default: false, which rejects. */
+  ifDbNotExists?: boolean;
+  /** Resolves without a file where the replica path holds no backup, as on a first boot. Default: false, which rejects. */
+  ifReplicaExists?: boolean;
+  /** How long it may take at most, in seconds. Default: as long as litestream takes (0.5 tries an unreachable store for minutes). */
+  timeoutSeconds?: number;
+  /** Ends the call early; it then rejects with the reason `aborted`. */
+  signal?: AbortSignal;
+}
+
+/**
+ * Restores to a file of its own and moves it into place last.
+ * @param findBinary called once it is clear that litestream is needed
+ * @throws DatabaseExistsError, RestoreError, LitestreamNotFoundError, LitestreamUnsupportedError
+ */
+export async function restore(
+  job: Omit<Job, "binary">,
+  findBinary: () => string,
+  options: RestoreOptions,
+): Promise<void> {
+  const { dbpath, s3, logger } = job;
+  const { ifDbNotExists = false, ifReplicaExists = false } = options;
+  const keepExisting = () => {
+    if (!ifDbNotExists) throw new DatabaseExistsError(dbpath);
+    logger.info({ dbpath }, "the database exists; nothing to restore");
+  };
+  if (fileKind(dbpath) !== "missing") return keepExisting();
+
+  const binary = findBinary();
+  await withLimit(options.timeoutSeconds, options.signal, async (signal) => {
+    const fail = (reason: RestoreError["reason"], words: string, cause?: unknown) =>
+      new RestoreError(reason, `${dbpath} could not be restored from ${s3}: ${words}. ${ADVICE[reason]}`, {
+        cause,
+      });
+    const target = new RestoreTarget(dbpath);
+    try {
+      removeLeftovers(dbpath);
+      const litestream = await identifyBinary(binary, { ...job, signal });
+      const env = { ...job.env, ...litestream.dialect.env };
+      logger.info({ s3, dbpath, litestream: litestream.version }, "restoring");
+      const child = startChild(binary, restoreArgs(target.path, s3, ifReplicaExists), {
+        ...job,
+        env,
+        signal,
+      });
+      const noBackup = child.line(NO_BACKUP);
+      const end = await child.ended;
+      if (signal.aborted) throw signal.reason;
+      const { size } = target;
+
+      if (end.exitCode !== 0) {
+        const { reason, words } = complaintOf(end.lines, [dbpath, s3]);
+        throw fail(reason, words || "litestream ended without a word");
+      }
+      if (size === undefined && ifReplicaExists && (await noBackup) !== undefined) {
+        if (litestream.dialect.blindTo !== undefined) logger.warn({ s3 }, litestream.dialect.blindTo);
+        logger.info({ s3 }, "the replica holds no backup; nothing to restore");
+        return;
+      }
+      if (!size) throw fail("failed", "litestream says that it succeeded, but left no database");
+      if (!(await target.moveIntoPlace())) return keepExisting();
+      logger.info({ dbpath, bytes: size }, "restored");
+    } catch (error) {
+      if (error instanceof CutShort) {
+        const words =
+          error.reason === "timeout"
+            ? `not finished within ${options.timeoutSeconds} s`
+            : "the call was aborted";
+        throw fail(error.reason, words, error.cause);
+      }
+      if (error instanceof LitestreamError) throw error;
+      throw fail("failed", messageOf(error), error);
+    } finally {
+      target.discard();
+    }
+  });
+}

@@ -1,0 +1,142 @@
+import { readFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { parse } from "dotenv";
+import { z } from "zod";
+import { ConfigError, type ConfigIssue, messageOf } from "./errors.ts";
+
+/** The settings as a caller may give them; what is left out comes from the environment, then `.env`. */
+export interface SettingsInput {
+  /** Access key id. Environment: `LITESTREAM_ACCESS_KEY_ID`. Never shown. */
+  key: string;
+  /** Secret access key. Environment: `LITESTREAM_SECRET_ACCESS_KEY`. Never shown. */
+  token: string;
+  /** Where the backup is: `s3://BUCKET/PATH`, 100 characters at most, no credentials. Environment: `REPLICA_URL`. */
+  s3: string;
+  /** The folder of the database. Environment: `DB_FOLDER`. Default: `data` in the working directory. */
+  folder: string;
+  /** The file name of the database, ending in `.sqlite` or `.db`, 50 characters at most. Environment: `DB_SQLITE`. Default: `db.sqlite`. */
+  db: string;
+}
+
+export type Environment = Record<string, string | undefined>;
+
+const ENV_NAMES = {
+  key: "LITESTREAM_ACCESS_KEY_ID",
+  token: "LITESTREAM_SECRET_ACCESS_KEY",
+  s3: "REPLICA_URL",
+  folder: "DB_FOLDER",
+  db: "DB_SQLITE",
+} as const satisfies Record<keyof SettingsInput, string>;
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is refused
+const CONTROL = /[\u0000-\u001f\u007f]/;
+const BUCKET = /^[A-Za-z0-9][A-Za-z0-9._:-]*$/;
+// litestream 0.5 takes parameters behind the URL; a secret there would stand in argv.
+const SECRET_PARAMETER = /[?&#][^=]*(key|secret|token|password|credential)[^=]*=/i;
+
+/** A string that passes each check in turn; the first that fails is the one that is reported. */
+function text(...checks: readonly [passes: (value: string) => boolean, problem: string][]) {
+  return z.string({ error: "must be a string" }).superRefine((value, context) => {
+    const failed = checks.find(([passes]) => !passes(value));
+    if (failed) context.addIssue({ code: "custom", message: failed[1] });
+  });
+}
+
+const noControl = [
+  (value: string) => !CONTROL.test(value),
+  "must not contain a newline, NUL or other control character",
+] as const satisfies [(value: string) => boolean, string];
+
+const bucketOf = (url: string) => url.slice("s3://".length).split(/[/?#]/, 1)[0] ?? "";
+
+const Settings = z.strictObject({
+  key: text(noControl),
+  token: text(noControl),
+  s3: text(
+    [(url) => url.length <= 100, "must be 100 characters at most"],
+    noControl,
+    [(url) => /^s3:\/\/.*$/.test(url), "must look like s3://bucket/path"],
+    [
+      (url) => !bucketOf(url).includes("@") && !SECRET_PARAMETER.test(url),
+      "must not carry credentials: set LITESTREAM_ACCESS_KEY_ID and LITESTREAM_SECRET_ACCESS_KEY instead",
+    ],
+    [(url) => bucketOf(url) !== "", "names no bucket: it must look like s3://bucket/path"],
+    [
+      (url) => BUCKET.test(bucketOf(url)) && !/\s/.test(url),
+      "must look like s3://bucket/path, without spaces",
+    ],
+  ),
+  folder: text(noControl),
+  db: text(
+    [(name) => name.length <= 50, "must be 50 characters at most"],
+    noControl,
+    [(name) => !/[/\\]/.test(name), "must be a plain file name; the folder is DB_FOLDER"],
+    [
+      (name) => /^[a-z]{1,20}.*\.(sqlite|db)$/.test(name),
+      "must begin with a small letter and end in .sqlite or .db",
+    ],
+  ),
+});
+
+/** Reads the settings: constructor > environment > env file > defaults; an empty value counts as missing. */
+export function readSettings(
+  given: Partial<SettingsInput>,
+  environment: Environment,
+  fromFile: Environment,
+): SettingsInput {
+  if (typeof given !== "object" || given === null) {
+    throw new ConfigError([{ name: "settings", problem: "must be an object such as { db: 'app.sqlite' }" }]);
+  }
+  const merged: Record<string, unknown> = { folder: join(process.cwd(), "data"), db: "db.sqlite" };
+  for (const [field, name] of Object.entries(ENV_NAMES)) {
+    const value = fromFile[name] || undefined;
+    if (value !== undefined) merged[field] = value;
+    if (environment[name]) merged[field] = environment[name];
+  }
+  for (const [field, value] of Object.entries(given)) {
+    if (value !== undefined && value !== "") merged[field] = value;
+    // An unknown key is refused even where it has no value.
+    else if (!Object.hasOwn(ENV_NAMES, field)) merged[field] = null;
+  }
+
+  const parsed = Settings.safeParse(merged);
+  if (!parsed.success) {
+    throw new ConfigError(parsed.error.issues.flatMap((issue) => explain(issue, merged)));
+  }
+  return { ...parsed.data, folder: resolve(parsed.data.folder) };
+}
+
+/** zod's issue in the words of the environment, without zod's error as a cause: it may quote a value. */
+function explain(issue: z.core.$ZodIssue, merged: Record<string, unknown>): ConfigIssue[] {
+  if (issue.code === "unrecognized_keys") {
+    const known = Object.keys(ENV_NAMES).join(", ");
+    return issue.keys.map((name) => ({ name, problem: `is no setting; there are ${known}` }));
+  }
+  const field = issue.path[0] as keyof SettingsInput;
+  const missing = merged[field] === undefined;
+  return [
+    {
+      name: ENV_NAMES[field],
+      problem: missing
+        ? `is missing: set it in the environment, in .env, or as \`${field}\` in the constructor`
+        : issue.message,
+    },
+  ];
+}
+
+/**
+ * Reads the env file without touching `process.env`.
+ * @param file `undefined`: `.env` in the working directory, which may be missing. `false`: none.
+ * @throws ConfigError when a named file, or one that is there, can't be read.
+ */
+export function readEnvFile(file: string | false | undefined): Environment {
+  if (file === false) return {};
+  try {
+    return parse(readFileSync(file ?? ".env"));
+  } catch (error) {
+    if (file === undefined && (error as NodeJS.ErrnoException).code === "ENOENT") return {};
+    throw new ConfigError([{ name: "envFile", problem: `can't be read: ${messageOf(error)}` }], {
+      cause: error,
+    });
+  }
+}
