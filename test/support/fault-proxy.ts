@@ -1,0 +1,108 @@
+import { once } from "node:events";
+import { createServer, type IncomingMessage, request, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+
+/** What happens to a request instead of its answer. */
+export type Fault =
+  /** An S3 error with this status. */
+  | { status: 403 | 404 | 500 | 503 }
+  /** The connection is cut at once. */
+  | "reset"
+  /** Nothing comes, ever. */
+  | "stall"
+  /** The head and half of the body come, then nothing. */
+  | "stall-body"
+  /** The store does what it was asked to; its answer is lost. */
+  | "drop-response"
+  /** So many bytes of the answer at a time, then a pause. */
+  | { slow: { bytes: number; everyMs: number } };
+
+const CODES = { 403: "AccessDenied", 404: "NoSuchBucket", 500: "InternalError", 503: "SlowDown" } as const;
+
+export interface FaultProxy {
+  readonly port: number;
+  /** Decides what happens to a request; `undefined`: it goes through. */
+  fault: (request: IncomingMessage) => Fault | undefined;
+  /** Every request so far, as `METHOD /path?query`. */
+  readonly requests: string[];
+  /** Resolves with the next request that matches. */
+  nextRequest(matches: (request: string) => boolean): Promise<string>;
+  stop(): Promise<void>;
+}
+
+/** Stands between litestream and the store, and passes everything on as it is (the signature covers the Host header). */
+export async function startFaultProxy(target: number): Promise<FaultProxy> {
+  const waiting = new Set<{ matches: (request: string) => boolean; found: (request: string) => void }>();
+  const proxy = {
+    fault: (_: IncomingMessage): Fault | undefined => undefined,
+    requests: [] as string[],
+    nextRequest: (matches: (request: string) => boolean) =>
+      new Promise<string>((found) => waiting.add({ matches, found })),
+  };
+  const server = createServer((incoming, outgoing) => {
+    const line = `${incoming.method} ${incoming.url}`;
+    proxy.requests.push(line);
+    for (const waiter of waiting) {
+      if (!waiter.matches(line)) continue;
+      waiting.delete(waiter);
+      waiter.found(line);
+    }
+    const fault = proxy.fault(incoming);
+    if (fault === "stall") incoming.resume();
+    else if (fault === "reset") incoming.socket.destroy();
+    else if (typeof fault === "object" && "status" in fault) refuse(incoming, outgoing, fault.status);
+    else forward(target, incoming, outgoing, fault);
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return Object.assign(proxy, {
+    port: (server.address() as AddressInfo).port,
+    stop: async () => {
+      server.close();
+      server.closeAllConnections();
+      await once(server, "close");
+    },
+  });
+}
+
+function refuse(incoming: IncomingMessage, outgoing: ServerResponse, status: keyof typeof CODES): void {
+  incoming.resume();
+  incoming.once("end", () => {
+    const body = `<?xml version="1.0" encoding="UTF-8"?><Error><Code>${CODES[status]}</Code><Message>a fault of the test</Message></Error>`;
+    outgoing.writeHead(status, { "content-type": "application/xml" });
+    outgoing.end(incoming.method === "HEAD" ? undefined : body);
+  });
+}
+
+function forward(
+  target: number,
+  incoming: IncomingMessage,
+  outgoing: ServerResponse,
+  fault: "stall-body" | "drop-response" | { slow: { bytes: number; everyMs: number } } | undefined,
+): void {
+  const { method, url, headers } = incoming;
+  const upstream = request(
+    { host: "127.0.0.1", port: target, method, path: url, headers },
+    async (response) => {
+      if (fault === undefined) {
+        outgoing.writeHead(response.statusCode ?? 502, response.headers);
+        response.pipe(outgoing);
+        return;
+      }
+      const body = Buffer.concat(await response.toArray());
+      if (fault === "drop-response") return incoming.socket.destroy();
+      outgoing.writeHead(response.statusCode ?? 502, response.headers);
+      if (fault === "stall-body") {
+        outgoing.write(body.subarray(0, Math.floor(body.length / 2)));
+        return;
+      }
+      for (let at = 0; at < body.length && !outgoing.destroyed; at += fault.slow.bytes) {
+        outgoing.write(body.subarray(at, at + fault.slow.bytes));
+        await new Promise((done) => setTimeout(done, fault.slow.everyMs));
+      }
+      outgoing.end();
+    },
+  );
+  upstream.once("error", () => outgoing.destroy());
+  incoming.pipe(upstream);
+}

@@ -1,0 +1,80 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { startFauxqs } from "fauxqs";
+
+export const BUCKET = "backups";
+export const KEY = "AKIDTESTTESTTEST";
+export const TOKEN = "tOkEn/tEsT+tOkEn/tEsT+tOkEn=";
+
+export interface S3 {
+  readonly port: number;
+  /** Whether it refuses a wrong secret. */
+  readonly checksSignatures: boolean;
+  stop(): Promise<void>;
+}
+
+/** The URL of a path in the bucket; another port is a proxy in front of the store. */
+export function replicaUrl(port: number, path: string, bucket: string = BUCKET): string {
+  return `s3://${bucket}.localhost:${port}/${path}`;
+}
+
+/** A real S3 server on a free port: versitygw where VERSITYGW_BIN names it, else fauxqs in this process. */
+export async function startS3(): Promise<S3> {
+  return process.env.VERSITYGW_BIN ? await startVersitygw(process.env.VERSITYGW_BIN) : await startInProcess();
+}
+
+async function startInProcess(): Promise<S3> {
+  const server = await startFauxqs({ port: 0, host: "127.0.0.1", logger: false });
+  server.createBucket(BUCKET);
+  return { port: server.port, checksSignatures: false, stop: () => server.stop() };
+}
+
+async function startVersitygw(file: string): Promise<S3> {
+  const root = mkdtempSync(join(tmpdir(), "versitygw-"));
+  const port = await freePort();
+  const data = join(root, "data");
+  const side = join(root, "side");
+  mkdirSync(join(data, BUCKET), { recursive: true });
+  mkdirSync(side);
+  const args = ["--access", KEY, "--secret", TOKEN, "--port", `127.0.0.1:${port}`];
+  const child: ChildProcess = spawn(file, [...args, "posix", "--sidecar", side, data], { stdio: "ignore" });
+  const onExit = () => child.kill("SIGKILL");
+  process.once("exit", onExit);
+  while (!(await answers(port))) {
+    if (child.exitCode !== null) throw new Error(`${file} ended with exit code ${child.exitCode}`);
+    await new Promise((done) => setTimeout(done, 20));
+  }
+  return {
+    port,
+    checksSignatures: true,
+    stop: async () => {
+      process.off("exit", onExit);
+      const exited = once(child, "exit");
+      child.kill("SIGKILL");
+      await exited;
+      rmSync(root, { recursive: true, force: true });
+    },
+  };
+}
+
+async function answers(port: number): Promise<boolean> {
+  return await fetch(`http://127.0.0.1:${port}/`).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** A port nobody listens on, at the moment. */
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const address = server.address();
+  server.close();
+  await once(server, "close");
+  if (address === null || typeof address === "string") throw new Error("no port");
+  return address.port;
+}

@@ -1,0 +1,58 @@
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import pino from "pino";
+import { onTestFinished } from "vitest";
+import { type ConfigOptions, ConfigS3, type SettingsInput } from "../../src/index.ts";
+import { LITESTREAM } from "./litestream.ts";
+import { KEY, TOKEN } from "./s3.ts";
+
+/** A folder of its own that goes with the test. */
+export function tempFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), "litestream-s3-"));
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+export interface LogLine {
+  readonly level: number;
+  readonly msg: string;
+  readonly [field: string]: unknown;
+}
+
+/** A pino logger at trace level, and what it has written. */
+export function memoryLogger() {
+  const lines: LogLine[] = [];
+  const logger = pino({ level: "trace", base: null }, { write: (line) => lines.push(JSON.parse(line)) });
+  return { logger, lines, at: (level: number) => lines.filter((line) => line.level === level) };
+}
+
+/** A configuration in a folder of its own, on the litestream under test, with its log in memory. */
+export function setUp(s3: string, settings: Partial<SettingsInput> = {}, options: ConfigOptions = {}) {
+  const log = memoryLogger();
+  const config = new ConfigS3(
+    { key: KEY, token: TOKEN, s3, folder: settings.folder ?? tempFolder(), ...settings },
+    {
+      envFile: false,
+      env: { PATH: process.env.PATH },
+      litestream: LITESTREAM,
+      logger: log.logger,
+      ...options,
+    },
+  );
+  return { config, log, files: () => readdirSync(config.folder).sort() };
+}
+
+/** The processes that have the text in their arguments, except this one. */
+export function processesWith(text: string): string[] {
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
+    .flatMap((pid) => {
+      try {
+        const line = readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ").trim();
+        return line.includes(text) ? [`${basename(pid)} ${line}`] : [];
+      } catch {
+        return []; // it has ended meanwhile
+      }
+    });
+}
