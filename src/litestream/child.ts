@@ -5,6 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { execa } from "execa";
 import type { Logger, Redact } from "../logger.ts";
 import type { Environment } from "../settings.ts";
+import { unlessCut } from "./limit.ts";
 
 /** A longer line is cut; the rest of it is read and dropped. */
 const MAX_LINE = 8192;
@@ -124,9 +125,10 @@ export function startChild(file: string, args: readonly string[], options: Child
 
   const ended = (async (): Promise<ChildEnd> => {
     // Not execa's own promise: it also waits for pipes that a grandchild may hold open.
-    const exited = child.pid === undefined ? undefined : once(child, "exit");
-    await Promise.race([exited, settled(signal)]);
-    await Promise.race([Promise.all(readers), sleep(SETTLE_MS, undefined, { ref: false })]);
+    const exited: Promise<unknown> = child.pid === undefined ? Promise.resolve() : once(child, "exit");
+    await unlessCut(exited, signal);
+    if (signal.aborted) await Promise.race([exited, settled()]);
+    await Promise.race([Promise.all(readers), settled()]);
     signal.removeEventListener("abort", kill);
     lifeline.release();
     child.stdout.destroy();
@@ -145,11 +147,8 @@ export function startChild(file: string, args: readonly string[], options: Child
   };
 }
 
-/** Resolves a moment after the signal has fired: a process that even SIGKILL does not end must not hold up the answer. */
-async function settled(signal: AbortSignal): Promise<void> {
-  if (!signal.aborted) await once(signal, "abort");
-  await sleep(SETTLE_MS, undefined, { ref: false });
-}
+/** The most that is waited for what should come at once: a process that even SIGKILL does not end must not hold up the answer. */
+const settled = () => sleep(SETTLE_MS, undefined, { ref: false });
 
 /** Reads the stream to its end, line by line, in bounded memory. */
 async function readLines(

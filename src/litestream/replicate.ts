@@ -172,14 +172,15 @@ async function prove(
       if (reason === "failed" && words === "" && signal.aborted) break;
       last = failure(job, reason === "no-backup" ? "failed" : reason, words || "it ended without a word");
       if (FINAL.has(last.reason)) return last;
-      if (fileKind(job.dbpath) === "missing")
+      if (fileKind(job.dbpath) === "missing") {
         return failure(job, "failed", "the database was removed meanwhile");
+      }
       continue;
     }
-    if (signal.aborted) break;
     // From this look to the removal nothing is awaited: no commit of this process can come between.
-    if (sameFingerprint(synced.before, fingerprint(job.dbpath)))
+    if (!signal.aborted && sameFingerprint(synced.before, fingerprint(job.dbpath))) {
       return keepLocal ? { ok: true } : remove(job);
+    }
     last = failure(job, "still-changing", "commits kept coming");
   }
   return cutFailure(job, signal, timeoutSeconds, last);
@@ -195,13 +196,18 @@ function remove(job: Job): Outcome {
   }
 }
 
-/** A synchronisation that is known to have succeeded, with a look at the files from a tick before it; else why not. */
-type Synced = { before: Fingerprint | undefined } | { complaint: Complaint };
+/**
+ * `before`: a look at the files from a tick or more before the synchronisation; `undefined` where there was nothing to
+ * see, or never a quiet moment to look.
+ */
+type Look = { readonly before: Fingerprint | undefined };
+/** A synchronisation that is known to have succeeded, or why it has not. */
+type Synced = Look | { readonly complaint: Complaint };
 
 async function synchronise(
   job: Job,
   dialect: Dialect,
-  look: Fingerprint | undefined,
+  before: Fingerprint | undefined,
   signal: AbortSignal,
 ): Promise<Synced> {
   const how = dialect.replicate;
@@ -216,15 +222,16 @@ async function synchronise(
   const env = { ...job.env, ...dialect.env };
   const child = startChild(job.binary, how.args(job.dbpath, job.s3), { ...job, env, signal });
   const evidence = child.line(how.evidence);
-  const before = how.ends === "self" ? look : await interruptWhenQuiet(job, child, how, evidence, signal);
+  const look = how.ends === "self" ? { before } : await interruptWhenQuiet(job, child, how, evidence, signal);
   const end = await child.ended;
-  if ((await evidence) !== undefined && end.exitCode === 0 && before !== undefined) return { before };
+  const succeeded = (await evidence) !== undefined && end.exitCode === 0;
+  if (look !== undefined && (succeeded || look.before === undefined)) return look;
   return { complaint: complaintOf(end.lines, [job.dbpath, job.s3]) };
 }
 
 /**
- * Waits for the evidence and then for a moment without commits, and sends SIGINT: what litestream synchronises last
- * is then later than the look that is returned. `undefined`: the run proves nothing.
+ * Waits for the evidence and then for a moment without commits, and sends SIGINT: what litestream synchronises last is
+ * then later than the look. `undefined`: this run can't succeed.
  */
 async function interruptWhenQuiet(
   job: Job,
@@ -232,30 +239,25 @@ async function interruptWhenQuiet(
   how: NonNullable<Dialect["replicate"]>,
   evidence: Promise<string | undefined>,
   signal: AbortSignal,
-): Promise<Fingerprint | undefined> {
-  // Somebody else's signal: the last synchronisation may then be earlier than our look.
-  let stopping = false;
-  void child.line(how.stopping).then((line) => {
-    stopping ||= line !== undefined;
-  });
+): Promise<Look | undefined> {
   let over = false;
-  void child.ended.then(() => {
+  const end = () => {
     over = true;
-  });
-  const failed = child.line(how.failure);
-  const began = await Promise.race([evidence.then((line) => line !== undefined), failed.then(() => false)]);
-  if (!began) {
-    child.kill();
-    return undefined;
-  }
-  for (let wait = TICK_MS; !signal.aborted; wait = Math.min(wait * 2, LONGEST_PAUSE_MS)) {
-    const look = fingerprint(job.dbpath);
+  };
+  void child.ended.then(end);
+  // After somebody else's signal the last synchronisation may be earlier than our look.
+  void child.line(how.stopping).then(end);
+  const failed = child.line(how.failure).then(() => undefined);
+
+  const began = await Promise.race([evidence, failed]);
+  for (let wait = TICK_MS; began && !over; wait = Math.min(wait * 2, LONGEST_PAUSE_MS)) {
+    const before = fingerprint(job.dbpath);
     // The pause also lets the event loop read what litestream has said before the look.
     await pause(wait, signal);
-    if (stopping || over) break;
-    if (!sameFingerprint(look, fingerprint(job.dbpath))) continue;
+    if (signal.aborted) return { before: undefined };
+    if (over || !sameFingerprint(before, fingerprint(job.dbpath))) continue;
     child.stop("SIGINT");
-    return look;
+    return { before };
   }
   child.kill();
   return undefined;

@@ -5,6 +5,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { startFauxqs } from "fauxqs";
+import { startFaultProxy } from "./fault-proxy.ts";
 
 export const BUCKET = "backups";
 export const KEY = "AKIDTESTTESTTEST";
@@ -30,7 +31,15 @@ export async function startS3(): Promise<S3> {
 async function startInProcess(): Promise<S3> {
   const server = await startFauxqs({ port: 0, host: "127.0.0.1", logger: false });
   server.createBucket(BUCKET);
-  return { port: server.port, checksSignatures: false, stop: () => server.stop() };
+  const front = await startFaultProxy(server.port, { plainEtags: true });
+  return {
+    port: front.port,
+    checksSignatures: false,
+    stop: async () => {
+      await front.stop();
+      await server.stop();
+    },
+  };
 }
 
 async function startVersitygw(file: string): Promise<S3> {

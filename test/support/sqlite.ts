@@ -11,7 +11,7 @@ export interface WriterOptions {
   /** How many random bytes each row has. */
   bytes?: number;
   /** What to do after them. Default: close. */
-  then?: "close" | "kill" | "hold" | "read" | "write";
+  after?: "close" | "kill" | "hold" | "read" | "write";
   /** For `write`: how long to go on; default until stopped. */
   forMs?: number;
   everyMs?: number;
@@ -24,7 +24,7 @@ export interface Writer {
   finish(): Promise<void>;
 }
 
-/** A real SQLite writer in a process of its own; resolves when it has done what `rows` and `then` say. */
+/** A real SQLite writer in a process of its own; resolves when it has done what `rows` and `after` say. */
 export async function startWriter(dbpath: string, options: WriterOptions): Promise<Writer> {
   const script = new URL("./writer.mjs", import.meta.url).pathname;
   const child: ChildProcess = spawn(process.execPath, [script, dbpath, JSON.stringify(options)], {
@@ -41,7 +41,7 @@ export async function startWriter(dbpath: string, options: WriterOptions): Promi
   createInterface({ input: child.stdout }).on("line", (line) => {
     const event: { acked?: number; reading?: boolean } = JSON.parse(line);
     acked = event.acked ?? acked;
-    if (options.then === "read" ? event.reading : options.then === "hold" || options.then === "write") {
+    if (options.after === "read" ? event.reading : options.after === "hold" || options.after === "write") {
       ready();
     }
   });

@@ -1,10 +1,12 @@
 // A real app's database code in a process of its own: `node writer.mjs DATABASE OPTIONS-AS-JSON`.
-// Prints one JSON line an event: {"acked": rows} after a commit, then what `then` says.
+// Prints one JSON line an event: {"acked": rows} after a commit, then what `after` says.
 import Database from "libsql";
 
 const [, , dbpath, json] = process.argv;
-const { journal = "wal", rows = 0, then = "close", forMs = 0, everyMs = 5, bytes = 0 } = JSON.parse(json);
+const { journal = "wal", rows = 0, after = "close", forMs = 0, everyMs = 5, bytes = 0 } = JSON.parse(json);
 const say = (event) => process.stdout.write(`${JSON.stringify(event)}\n`);
+
+process.stdout.on("error", () => process.exit(0)); // the test has ended
 
 const db = new Database(dbpath, { timeout: 5000 });
 db.pragma(`journal_mode = ${journal}`);
@@ -15,7 +17,7 @@ const count = db.prepare("SELECT count(*) AS n FROM t");
 for (let i = 0; i < rows; i += 1) insert.run(bytes);
 say({ acked: count.get().n });
 
-switch (then) {
+switch (after) {
   case "close": // libsql keeps the -wal and -shm: the harder case
     db.close();
     break;
