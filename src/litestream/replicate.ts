@@ -16,7 +16,7 @@ import {
 } from "../errors.ts";
 import { identifyBinary, type Job, type Litestream } from "./binary.ts";
 import { type Child, startChild } from "./child.ts";
-import { type Complaint, complaintOf, type Dialect } from "./dialect.ts";
+import { complaintOf, type Dialect } from "./dialect.ts";
 import { CutShort, pause, unlessCut, withLimit } from "./limit.ts";
 
 export interface ReplicateOptions {
@@ -58,6 +58,8 @@ const TICK_MS = 20;
 const LONGEST_PAUSE_MS = 1000;
 /** What no second try mends. */
 const FINAL: ReadonlySet<ReplicateFailure> = new Set(["credentials", "bucket", "not-a-database"]);
+
+const CHANGING = ["still-changing", "commits kept coming"] as const;
 
 /** The runs under way, by database. */
 const running = new Map<string, { job: Job; keepLocal: boolean; outcome: Promise<Outcome> }>();
@@ -167,10 +169,10 @@ async function prove(
     await pause(wait, signal);
     if (signal.aborted) break;
     const synced = await synchronise(job, dialect, look, signal);
-    if ("complaint" in synced) {
-      const { reason, words } = synced.complaint;
-      if (reason === "failed" && words === "" && signal.aborted) break;
-      last = failure(job, reason === "no-backup" ? "failed" : reason, words || "it ended without a word");
+    if ("reason" in synced) {
+      const { reason, words } = synced;
+      if (reason === "failed" && words === "" && signal.aborted) break; // killed by us, in silence
+      last = failure(job, reason, words || "it ended without a word");
       if (FINAL.has(last.reason)) return last;
       if (fileKind(job.dbpath) === "missing") {
         return failure(job, "failed", "the database was removed meanwhile");
@@ -181,7 +183,7 @@ async function prove(
     if (!signal.aborted && sameFingerprint(synced.before, fingerprint(job.dbpath))) {
       return keepLocal ? { ok: true } : remove(job);
     }
-    last = failure(job, "still-changing", "commits kept coming");
+    last = failure(job, ...CHANGING);
   }
   return cutFailure(job, signal, timeoutSeconds, last);
 }
@@ -196,18 +198,15 @@ function remove(job: Job): Outcome {
   }
 }
 
-/**
- * `before`: a look at the files from a tick or more before the synchronisation; `undefined` where there was nothing to
- * see, or never a quiet moment to look.
- */
-type Look = { readonly before: Fingerprint | undefined };
-/** A synchronisation that is known to have succeeded, or why it has not. */
-type Synced = Look | { readonly complaint: Complaint };
+/** A synchronisation that is known to have succeeded, with a look at the files from a tick before it; else why not. */
+type Synced =
+  | { readonly before: Fingerprint | undefined }
+  | { readonly reason: ReplicateFailure; readonly words: string };
 
 async function synchronise(
   job: Job,
   dialect: Dialect,
-  before: Fingerprint | undefined,
+  look: Fingerprint | undefined,
   signal: AbortSignal,
 ): Promise<Synced> {
   const how = dialect.replicate;
@@ -216,22 +215,27 @@ async function synchronise(
     try {
       removeLitestreamFolder(job.dbpath);
     } catch (error) {
-      return { complaint: { reason: "failed", words: messageOf(error) } };
+      return { reason: "failed", words: messageOf(error) };
     }
   }
   const env = { ...job.env, ...dialect.env };
   const child = startChild(job.binary, how.args(job.dbpath, job.s3), { ...job, env, signal });
   const evidence = child.line(how.evidence);
-  const look = how.ends === "self" ? { before } : await interruptWhenQuiet(job, child, how, evidence, signal);
+  const quiet = how.ends === "self" ? look : await interruptWhenQuiet(job, child, how, evidence, signal);
   const end = await child.ended;
-  const succeeded = (await evidence) !== undefined && end.exitCode === 0;
-  if (look !== undefined && (succeeded || look.before === undefined)) return look;
-  return { complaint: complaintOf(end.lines, [job.dbpath, job.s3]) };
+  const began = (await evidence) !== undefined;
+  if (how.ends === "interrupt" && quiet === undefined) {
+    if (began && signal.aborted) return { reason: CHANGING[0], words: CHANGING[1] };
+  } else if (began && end.exitCode === 0) {
+    return { before: quiet };
+  }
+  const { reason, words } = complaintOf(end.lines, [job.dbpath, job.s3]);
+  return { reason: reason === "no-backup" ? "failed" : reason, words };
 }
 
 /**
  * Waits for the evidence and then for a moment without commits, and sends SIGINT: what litestream synchronises last is
- * then later than the look. `undefined`: this run can't succeed.
+ * then later than the look. `undefined`: that moment did not come.
  */
 async function interruptWhenQuiet(
   job: Job,
@@ -239,7 +243,7 @@ async function interruptWhenQuiet(
   how: NonNullable<Dialect["replicate"]>,
   evidence: Promise<string | undefined>,
   signal: AbortSignal,
-): Promise<Look | undefined> {
+): Promise<Fingerprint | undefined> {
   let over = false;
   const end = () => {
     over = true;
@@ -251,13 +255,13 @@ async function interruptWhenQuiet(
 
   const began = await Promise.race([evidence, failed]);
   for (let wait = TICK_MS; began && !over; wait = Math.min(wait * 2, LONGEST_PAUSE_MS)) {
-    const before = fingerprint(job.dbpath);
+    const look = fingerprint(job.dbpath);
     // The pause also lets the event loop read what litestream has said before the look.
     await pause(wait, signal);
-    if (signal.aborted) return { before: undefined };
-    if (over || !sameFingerprint(before, fingerprint(job.dbpath))) continue;
+    if (signal.aborted) return undefined;
+    if (over || !sameFingerprint(look, fingerprint(job.dbpath))) continue;
     child.stop("SIGINT");
-    return { before };
+    return look;
   }
   child.kill();
   return undefined;
