@@ -1,4 +1,4 @@
-import { setTimeout as sleep } from "node:timers/promises";
+import { setImmediate, setTimeout as sleep } from "node:timers/promises";
 import { InvalidOptionError } from "../errors.ts";
 
 /** setTimeout fires at once beyond this; it is 24.8 days. */
@@ -43,9 +43,11 @@ export function assertTimeout(timeoutSeconds: unknown): asserts timeoutSeconds i
   throw new InvalidOptionError(`The timeout must be a positive, finite number of seconds, not ${given}.`);
 }
 
-/** Waits, or until the signal fires. */
+/** Waits, or until the signal fires, and lets the event loop read what has arrived meanwhile. */
 export async function pause(ms: number, signal: AbortSignal): Promise<void> {
   await sleep(ms, undefined, { signal }).catch(() => {});
+  // A busy event loop may run the timer before it looks at its pipes; an immediate comes after.
+  await setImmediate();
 }
 
 /** The value, or `undefined` as soon as the signal fires. */

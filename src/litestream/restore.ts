@@ -53,13 +53,17 @@ export async function restore(
       });
       const noBackup = child.line(NO_BACKUP);
       const end = await child.ended;
-      if (signal.aborted) throw signal.reason;
-      const { size } = target;
-
-      if (end.exitCode !== 0) {
-        const { reason, words } = complaintOf(end.lines, [dbpath, s3]);
-        throw fail(reason, words || "litestream ended without a word");
+      const complaint = complaintOf(end.lines, [dbpath, s3]);
+      if (signal.aborted) {
+        const { reason, words } = complaint;
+        const known = signal.reason.reason === "timeout" && reason !== "failed";
+        throw known
+          ? fail(reason, `not finished within ${options.timeoutSeconds} s: ${words}`)
+          : signal.reason;
       }
+      if (end.exitCode !== 0)
+        throw fail(complaint.reason, complaint.words || "litestream ended without a word");
+      const { size } = target;
       if (size === undefined && ifReplicaExists && (await noBackup) !== undefined) {
         if (litestream.dialect.blindTo !== undefined) logger.warn({ s3 }, litestream.dialect.blindTo);
         logger.info({ s3 }, "the replica holds no backup; nothing to restore");

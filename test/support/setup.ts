@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
@@ -7,11 +8,18 @@ import { type ConfigOptions, ConfigS3, type SettingsInput } from "../../src/inde
 import { LITESTREAM } from "./litestream.ts";
 import { KEY, TOKEN } from "./s3.ts";
 
-/** A folder of its own that goes with the test. */
-export function tempFolder(): string {
+/** A folder of its own that goes with the test; `hook` where it is made in a hook. */
+export function tempFolder(at: "test" | "hook" = "test"): string {
   const folder = mkdtempSync(join(tmpdir(), "litestream-s3-"));
-  onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
+  const remove = () => rmSync(folder, { recursive: true, force: true });
+  if (at === "test") onTestFinished(remove);
+  else process.once("exit", remove);
   return folder;
+}
+
+/** The id of a process that has ended. */
+export function deadPid(): number {
+  return spawnSync(process.execPath, ["-e", ""]).pid;
 }
 
 export interface LogLine {
