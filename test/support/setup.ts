@@ -2,6 +2,7 @@ import { spawnSync } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
+import { monitorEventLoopDelay } from "node:perf_hooks";
 import pino from "pino";
 import { onTestFinished } from "vitest";
 import { type ConfigOptions, ConfigS3, type SettingsInput } from "../../src/index.ts";
@@ -49,6 +50,20 @@ export function setUp(s3: string, settings: Partial<SettingsInput> = {}, options
     },
   );
   return { config, log, files: () => readdirSync(config.folder).sort() };
+}
+
+/**
+ * Runs the call and says by how much it outlasted its deadline, in ms, less the longest time that this process's own
+ * event loop was held up meanwhile: a busy machine is not the library's fault.
+ */
+export async function overtimeOf<T>(seconds: number, call: () => Promise<T>) {
+  const delays = monitorEventLoopDelay({ resolution: 5 });
+  delays.enable();
+  const start = performance.now();
+  const result = await call();
+  const ms = performance.now() - start;
+  delays.disable();
+  return { result, overtimeMs: ms - seconds * 1000 - delays.max / 1e6 };
 }
 
 /** The processes that have the text in their arguments, except this one. */

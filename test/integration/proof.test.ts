@@ -1,0 +1,157 @@
+import { chmodSync, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { LitestreamUnsupportedError } from "../../src/index.ts";
+import { startFaultProxy } from "../support/fault-proxy.ts";
+import { IS_0_3, LITESTREAM } from "../support/litestream.ts";
+import { replicaUrl, type S3, startS3 } from "../support/s3.ts";
+import { processesWith, setUp, tempFolder } from "../support/setup.ts";
+import { rowsIn, startWriter, writeRows } from "../support/sqlite.ts";
+
+let s3: S3;
+beforeAll(async () => {
+  s3 = await startS3();
+});
+afterAll(() => s3.stop());
+
+/** A shell script that behaves like litestream except where the test wants a state that no real one can be brought into. */
+function fakeLitestream(replicate: string): string {
+  const file = join(tempFolder(), "litestream");
+  const script = `#!/bin/sh
+case "$*" in
+  "replicate -h") exec ${LITESTREAM} "$@" ;;
+  replicate*) ${replicate} ;;
+  *) exec ${LITESTREAM} "$@" ;;
+esac
+`;
+  writeFileSync(file, script);
+  chmodSync(file, 0o755);
+  return file;
+}
+
+describe("nothing is deleted without the whole proof", () => {
+  test("evidence without exit code 0 proves nothing", async () => {
+    if (IS_0_3) {
+      // The snapshot goes up; everything after it is refused: "snapshot written" stands in the log, the stop ends with 1.
+      const proxy = await startFaultProxy(s3.port);
+      onTestFinished(() => proxy.stop());
+      proxy.fault = ({ method, url }) =>
+        method === "PUT" && !url?.includes("/snapshots/") ? { status: 503 } : undefined;
+      const { config, log } = setUp(replicaUrl(proxy.port, "proof/exit-code.db"));
+      await writeRows(config.dbpath, 30, { after: "kill" });
+      expect(await config.timedReplicate(3)).toBe(false);
+      expect(log.lines.some(({ line }) => String(line).includes("snapshot written"))).toBe(true);
+      expect(rowsIn(config.dbpath)).toBe(30);
+    } else {
+      const litestream = fakeLitestream(`${LITESTREAM} "$@"; exit 1`);
+      const { config, log } = setUp(replicaUrl(s3.port, "proof/exit-code.db"), {}, { litestream });
+      await writeRows(config.dbpath, 30, { after: "kill" });
+      expect(await config.timedReplicate(2)).toBe(false);
+      expect(log.lines.some(({ line }) => String(line).includes("one-shot replication complete"))).toBe(true);
+      expect(rowsIn(config.dbpath)).toBe(30);
+    }
+  });
+
+  test("exit code 0 without evidence proves nothing", async () => {
+    const litestream = fakeLitestream("exit 0");
+    const { config } = setUp(replicaUrl(s3.port, "proof/silence.db"), {}, { litestream });
+    await writeRows(config.dbpath, 30, { after: "kill" });
+    expect(await config.timedReplicate(1)).toBe(false);
+    expect(rowsIn(config.dbpath)).toBe(30);
+  });
+
+  test("the words of the evidence in another line prove nothing", async () => {
+    const echo = `echo "INFO about to see snapshot written db=x or msg=one-shot replication complete"; exit 0`;
+    const { config } = setUp(replicaUrl(s3.port, "proof/words.db"), {}, { litestream: fakeLitestream(echo) });
+    await writeRows(config.dbpath, 30, { after: "kill" });
+    expect(await config.timedReplicate(1)).toBe(false);
+    expect(rowsIn(config.dbpath)).toBe(30);
+  });
+
+  test("a commit between the synchronisation and the removal keeps the database", async () => {
+    // The wrapper lets litestream succeed, and then another process commits, each time.
+    const writer = new URL("../support/writer.mjs", import.meta.url).pathname;
+    const db = IS_0_3 ? "$2" : "$3";
+    const commit = `${process.execPath} ${writer} "${db}" '{"rows":1}' >/dev/null`;
+    const wrapped = IS_0_3
+      ? `trap 'kill -INT $!' INT; ${LITESTREAM} "$@" & wait $!; wait $!; code=$?; ${commit}; exit $code`
+      : `${LITESTREAM} "$@"; code=$?; ${commit}; exit $code`;
+    const { config, log } = setUp(
+      replicaUrl(s3.port, "proof/late.db"),
+      {},
+      { litestream: fakeLitestream(wrapped) },
+    );
+    await writeRows(config.dbpath, 30, { after: "kill" });
+    expect(await config.timedReplicate(4)).toBe(false);
+    expect(log.at(50)).toEqual([expect.objectContaining({ reason: "still-changing" })]);
+    expect(rowsIn(config.dbpath)).toBeGreaterThan(30);
+  });
+
+  test("a database that is put in the place of the first one is not deleted with it", async () => {
+    const url = replicaUrl(s3.port, "proof/swapped.db");
+    const { config } = setUp(url);
+    await writeRows(config.dbpath, 30);
+    const proxy = await startFaultProxy(s3.port);
+    onTestFinished(() => proxy.stop());
+    const other = tempFolder();
+    await writeRows(join(other, "new.db"), 50);
+    const bytes = readFileSync(join(other, "new.db"));
+    const swap = `cp "${join(other, "new.db")}" "${config.dbpath}.new"; mv "${config.dbpath}.new" "${config.dbpath}"`;
+    const wrapped = IS_0_3
+      ? `trap 'kill -INT $!' INT; ${LITESTREAM} "$@" & wait $!; wait $!; code=$?; ${swap}; exit $code`
+      : `${LITESTREAM} "$@"; code=$?; ${swap}; exit $code`;
+    const swapped = setUp(url, { folder: config.folder }, { litestream: fakeLitestream(wrapped) });
+    expect(await swapped.config.timedReplicate(3)).toBe(false);
+    expect(readFileSync(config.dbpath).equals(bytes) || existsSync(`${config.dbpath}-wal`)).toBe(true);
+  });
+});
+
+describe("a signal to litestream from outside", () => {
+  test.each(["SIGINT", "SIGTERM", "SIGKILL"] as const)("%s is no proof; the next round is", async (name) => {
+    const proxy = await startFaultProxy(s3.port);
+    onTestFinished(() => proxy.stop());
+    const url = replicaUrl(proxy.port, `proof/${name}.db`);
+    const { config, files } = setUp(url);
+    const writer = await startWriter(config.dbpath, { rows: 30, after: "hold" });
+    const replicated = config.timedReplicate(40);
+    await proxy.nextRequest((request) => request.startsWith("PUT"));
+    const pids = litestreamsOf(config.dbpath);
+    expect(pids).toHaveLength(1);
+    for (const pid of pids) process.kill(pid, name);
+    expect(await replicated).toBe(true);
+    await writer.finish();
+    expect(files()).toEqual([]);
+    expect(rowsIn(await setUp(url).config.restore())).toBe(30);
+  });
+});
+
+/** The ids of the litestream processes that replicate the database. */
+function litestreamsOf(dbpath: string): number[] {
+  return processesWith(dbpath)
+    .filter((line) => / replicate /.test(line))
+    .map((line) => Number.parseInt(line, 10));
+}
+
+describe("a litestream that can't prove a replication", () => {
+  const OLD = process.env.LITESTREAM_0_5_5_BIN;
+  test.skipIf(!OLD)(
+    "0.5.5 is refused with the advice to upgrade, and may restore (LITESTREAM_0_5_5_BIN)",
+    async () => {
+      const url = replicaUrl(s3.port, "proof/old.db");
+      const { config } = setUp(url, {}, { litestream: OLD ?? "" });
+      await writeRows(config.dbpath, 10);
+      const error = await config.timedReplicate(20).catch((reason: unknown) => reason);
+      expect(error).toBeInstanceOf(LitestreamUnsupportedError);
+      expect(error).toMatchObject({
+        code: "LITESTREAM_UNSUPPORTED",
+        message: expect.stringMatching(/0\.5\.5.*upgrade to 0\.5\.6/),
+      });
+      expect(rowsIn(config.dbpath)).toBe(10);
+      expect(readdirSync(config.folder)).toContain("db.sqlite");
+
+      if (IS_0_3) return; // 0.5.5 can't read what 0.3 writes
+      expect(await setUp(url, { folder: config.folder }).config.timedReplicate(20)).toBe(true);
+      expect(rowsIn(await config.restore())).toBe(10);
+    },
+  );
+});
