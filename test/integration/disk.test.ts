@@ -1,0 +1,110 @@
+import { rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { FileSystemError, RestoreError } from "../../src/index.ts";
+import { afterLitestream, fakeLitestream } from "../support/fake-litestream.ts";
+import { replicaUrl, type S3, startS3 } from "../support/s3.ts";
+import { processesWith, setUp } from "../support/setup.ts";
+import { makeReadOnly, NO_SMALL_DISK, smallDisk } from "../support/small-disk.ts";
+import { rowsIn, writeRows } from "../support/sqlite.ts";
+
+let s3: S3;
+beforeAll(async () => {
+  s3 = await startS3();
+});
+afterAll(() => s3.stop());
+
+/** Fills the disk to its last byte and gives it back. */
+function fill(folder: string): () => void {
+  const file = join(folder, "filler");
+  for (let size = 1 << 24; size >= 1; size >>= 1) {
+    try {
+      writeFileSync(file, Buffer.alloc(size), { flag: "a" });
+    } catch {
+      // as much as there was room for
+    }
+  }
+  return () => rmSync(file);
+}
+
+describe.skipIf(NO_SMALL_DISK)(`a full disk${NO_SMALL_DISK ? ` (skipped: ${NO_SMALL_DISK})` : ""}`, () => {
+  test("at shutdown: false with the reason, and the database as it was", async () => {
+    const { config } = setUp(replicaUrl(s3.port, "disk/full.db"), { folder: smallDisk(2048) });
+    await writeRows(config.dbpath, 50, { bytes: 4000, after: "kill" });
+    const empty = fill(config.folder);
+    const result = await config.replicateOnce({ timeoutSeconds: 3 });
+    expect(result).toMatchObject({ ok: false, reason: "failed" });
+    expect(result).toMatchObject({
+      message: expect.stringMatching(/no space left|disk is full|disk I\/O error/),
+    });
+    empty();
+    expect(rowsIn(config.dbpath)).toBe(50);
+    expect(await config.timedReplicate(30)).toBe(true);
+  });
+
+  test("at boot: rejects with the reason and leaves nothing", async () => {
+    const url = replicaUrl(s3.port, "disk/large.db");
+    const large = setUp(url);
+    await writeRows(large.config.dbpath, 300, { bytes: 10_000 });
+    expect(await large.config.timedReplicate(30)).toBe(true);
+    const { config, files } = setUp(url, { folder: smallDisk(1024) });
+    const error = await config.restore().catch((reason: unknown) => reason);
+    expect(error).toBeInstanceOf(RestoreError);
+    expect(error).toMatchObject({
+      message: expect.stringMatching(/no space left|disk is full|disk I\/O error/),
+    });
+    expect(files()).toEqual([]);
+    expect(processesWith(config.folder)).toEqual([]);
+  });
+});
+
+describe.skipIf(NO_SMALL_DISK)(
+  `a read-only folder${NO_SMALL_DISK ? ` (skipped: ${NO_SMALL_DISK})` : ""}`,
+  () => {
+    test("at shutdown: false, and the database as it was", async () => {
+      const { config, files } = setUp(replicaUrl(s3.port, "disk/read-only.db"), { folder: smallDisk(2048) });
+      await writeRows(config.dbpath, 50);
+      const before = files();
+      makeReadOnly(config.folder);
+      const result = await config.replicateOnce({ timeoutSeconds: 3 });
+      expect(result).toMatchObject({ ok: false, message: expect.stringContaining(config.folder) });
+      expect(files()).toEqual(before);
+    });
+
+    test("what is replicated but can't be deleted is no success; the message says what is safe", async () => {
+      const url = replicaUrl(s3.port, "disk/kept.db");
+      const folder = smallDisk(2048);
+      const litestream = fakeLitestream(afterLitestream(`mount -o remount,ro ${folder}`));
+      const { config } = setUp(url, { folder }, { litestream });
+      await writeRows(config.dbpath, 50);
+      expect(
+        await setUp(url, { folder }).config.replicateOnce({ timeoutSeconds: 30, keepLocal: true }),
+      ).toMatchObject({
+        ok: true,
+      });
+      expect(await config.replicateOnce({ timeoutSeconds: 30 })).toMatchObject({
+        ok: false,
+        message: expect.stringMatching(
+          /is in the replica .* could not be deleted here.*read-only file system/s,
+        ),
+      });
+      expect(rowsIn(await setUp(url).config.restore())).toBe(50);
+    });
+
+    test("at boot: rejects and says why", async () => {
+      const { config } = setUp(replicaUrl(s3.port, "disk/boot.db"), { folder: smallDisk(2048) });
+      makeReadOnly(config.folder);
+      const error = await config.restore({ ifReplicaExists: false }).catch((reason: unknown) => reason);
+      expect(error).toBeInstanceOf(RestoreError);
+    });
+
+    test("delete says what it could not remove", async () => {
+      const { config } = setUp(replicaUrl(s3.port, "disk/delete.db"), { folder: smallDisk(2048) });
+      await writeRows(config.dbpath, 1);
+      makeReadOnly(config.folder);
+      const error = await config.delete().catch((reason: unknown) => reason);
+      expect(error).toBeInstanceOf(FileSystemError);
+      expect(error).toMatchObject({ message: expect.stringMatching(/read-only file system/) });
+    });
+  },
+);

@@ -1,0 +1,29 @@
+import { chmodSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { IS_0_3, LITESTREAM } from "./litestream.ts";
+import { tempFolder } from "./setup.ts";
+
+/**
+ * A shell script that is the litestream under test, except that its `replicate` does what the test says: for states
+ * that a real one can't be brought into.
+ */
+export function fakeLitestream(replicate: string): string {
+  const file = join(tempFolder(), "litestream");
+  const script = `#!/bin/sh
+case "$*" in
+  "replicate -h") exec ${LITESTREAM} "$@" ;;
+  replicate*) ${replicate} ;;
+  *) exec ${LITESTREAM} "$@" ;;
+esac
+`;
+  writeFileSync(file, script);
+  chmodSync(file, 0o755);
+  return file;
+}
+
+/** For `fakeLitestream`: the real thing, and a command between its end and its exit code. */
+export function afterLitestream(command: string): string {
+  return IS_0_3
+    ? `trap 'kill -INT $!' INT; ${LITESTREAM} "$@" & wait $!; wait $!; code=$?; ${command}; exit $code`
+    : `${LITESTREAM} "$@"; code=$?; ${command}; exit $code`;
+}
