@@ -85,7 +85,8 @@ function behindShim(file: string): string {
   closeSync(fd);
   const text = head.toString("latin1", 0, length);
   if (!text.startsWith("#!")) return file;
-  if (!real.includes(`/${NPM_PACKAGE}/`) && !text.includes(NPM_PACKAGE)) return file;
+  // Not every script that names the package: somebody's wrapper may well call the native file.
+  if (!real.includes(`/${NPM_PACKAGE}/`) && !text.includes(`${NPM_PACKAGE}/index.js`)) return file;
   const native = nativeFile(real);
   if (native !== undefined) return native;
   throw new LitestreamNotFoundError(

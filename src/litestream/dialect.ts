@@ -62,7 +62,11 @@ const V0_5: Dialect = {
 };
 
 /** 0.5.0 – 0.5.5: exit code 0 whatever happened, and no line on success. */
-const V0_5_WITHOUT_ONCE: Dialect = { env: {} };
+const V0_5_WITHOUT_ONCE: Dialect = {
+  env: {},
+  blindTo:
+    "litestream 0.5.0 – 0.5.5 cannot see backups made by litestream 0.3: where this path has one, install litestream 0.5.6 or newer",
+};
 
 /** What `identify` asks the binary. */
 export const QUESTIONS = { version: ["version"], commands: [], replicateHelp: ["replicate", "-h"] } as const;

@@ -31,13 +31,16 @@ async function killAtEveryStep(
   expect(whole.outcome, whole.stderr).not.toHaveProperty("error");
   const steps = Number(/^steps (\d+)$/m.exec(whole.stderr)?.[1]);
 
+  let kills = 0;
   const kill = async (killAt: string) => {
-    const { app, signal } = await run(killAt);
-    expect(signal, killAt).toBe("SIGKILL");
+    const { app, signal, outcome, stderr } = await run(killAt);
+    // litestream's folder holds now more files, now fewer, and each removal is a step: a run may have no such step.
+    if (signal === null) expect(outcome, stderr).not.toHaveProperty("error");
+    else kills += 1;
     await app.config.restore({ ifDbNotExists: true, ifReplicaExists: true });
     expect(rowsIn(app.config.dbpath), `${name}, killed at ${killAt}`).toBe(ROWS);
     // And the life that was booted this way comes to a good end.
-    expect(await app.config.timedReplicate(30)).toBe(true);
+    expect(await app.config.replicateOnce({ timeoutSeconds: 30 })).toMatchObject({ ok: true });
     expect(app.files()).toEqual([]);
   };
   const all = Array.from({ length: steps }, (_, i) => [`${i + 1}:before`, `${i + 1}:after`]).flat();
@@ -47,7 +50,7 @@ async function killAtEveryStep(
     for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) await kill(next);
   };
   await Promise.all(Array.from({ length: 6 }, worker));
-  return all.length;
+  return kills;
 }
 
 test("timedReplicate: a kill at any step loses nothing", async () => {
@@ -72,7 +75,7 @@ test("delete: a kill at any step leaves no database without its -wal", async () 
 test("restore: a kill at any step is mended by the next boot", async () => {
   const kills = await killAtEveryStep("restore", async ({ config }) => {
     await writeRows(config.dbpath, ROWS);
-    expect(await config.timedReplicate(30)).toBe(true);
+    expect(await config.replicateOnce({ timeoutSeconds: 30 })).toMatchObject({ ok: true });
     // What an older life may have left: a -wal that would be replayed into the restored file.
     for (const suffix of ["-wal", "-shm", "-journal"]) writeFileSync(config.dbpath + suffix, "stale");
     return { method: "restore" };

@@ -32,10 +32,11 @@ export interface FaultProxy {
 
 /**
  * Stands between litestream and the store, and passes everything on as it is (the signature covers the Host header).
- * With `plainEtags`, a quote that Go escapes as `&#34;` is passed on as one that fauxqs understands; without it,
- * fauxqs 1.9.2 refuses every multipart upload of litestream 0.3.
+ * With `plainParts`, the list of parts that ends a multipart upload is put in the one form that fauxqs 1.9.2 reads. Go
+ * escapes a quote as `&#34;` and puts a part's number and ETag in any order: fauxqs refuses the one, and silently drops
+ * parts for the other.
  */
-export async function startFaultProxy(target: number, { plainEtags = false } = {}): Promise<FaultProxy> {
+export async function startFaultProxy(target: number, { plainParts = false } = {}): Promise<FaultProxy> {
   const waiting = new Set<{ matches: (request: string) => boolean; found: (request: string) => void }>();
   const proxy = {
     fault: (_: IncomingMessage): Fault | undefined => undefined,
@@ -55,7 +56,7 @@ export async function startFaultProxy(target: number, { plainEtags = false } = {
     if (fault === "stall") incoming.resume();
     else if (fault === "reset") incoming.socket.destroy();
     else if (typeof fault === "object" && "status" in fault) refuse(incoming, outgoing, fault.status);
-    else if (plainEtags && isCompletion(line)) void completeWithPlainEtags(target, incoming, outgoing);
+    else if (plainParts && isCompletion(line)) void completeWithPlainParts(target, incoming, outgoing);
     else forward(target, incoming, outgoing, fault);
   });
   server.listen(0, "127.0.0.1");
@@ -81,10 +82,11 @@ function refuse(incoming: IncomingMessage, outgoing: ServerResponse, status: key
 
 const isCompletion = (line: string) => /^POST .*[?&]uploadId=/.test(line);
 
-async function completeWithPlainEtags(target: number, incoming: IncomingMessage, outgoing: ServerResponse) {
+async function completeWithPlainParts(target: number, incoming: IncomingMessage, outgoing: ServerResponse) {
   const body = Buffer.concat(await incoming.toArray())
     .toString()
-    .replaceAll("&#34;", "&quot;");
+    .replaceAll("&#34;", "&quot;")
+    .replaceAll(/(<ETag>[^<]*<\/ETag>)(<PartNumber>\d+<\/PartNumber>)/g, "$2$1");
   const { url, headers } = incoming;
   const options = { host: "127.0.0.1", port: target, method: "POST", path: url };
   const upstream = request(

@@ -31,7 +31,7 @@ export async function startS3(): Promise<S3> {
 async function startInProcess(): Promise<S3> {
   const server = await startFauxqs({ port: 0, host: "127.0.0.1", logger: false });
   server.createBucket(BUCKET);
-  const front = await startFaultProxy(server.port, { plainEtags: true });
+  const front = await startFaultProxy(server.port, { plainParts: true });
   return {
     port: front.port,
     checksSignatures: false,
