@@ -21,7 +21,9 @@ async function lifeOfAnApp(s3, folder) {
   );
   note(`${config}`);
 
-  step("First boot: restore() looks for a backup. There is none yet, so the app begins with an empty database.");
+  step(
+    "First boot: restore() looks for a backup. There is none yet, so the app begins with an empty database.",
+  );
   await config.restore({ ifReplicaExists: true });
   note(inFolder(folder));
 
@@ -34,7 +36,9 @@ async function lifeOfAnApp(s3, folder) {
   db.close();
   note(inFolder(folder));
 
-  step("Shutdown: timedReplicate(10) waits for the proof that every commit is in S3, then deletes the local files.");
+  step(
+    "Shutdown: timedReplicate(10) waits for the proof that every commit is in S3, then deletes the local files.",
+  );
   const start = performance.now();
   const replicated = await config.timedReplicate(10);
   note(`${replicated} after ${Math.round(performance.now() - start)} ms`);

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { startFauxqs } from "fauxqs";
 import { startFaultProxy } from "./fault-proxy.ts";
 
-export const BUCKET = "backups";
+const BUCKET = "backups";
 export const KEY = "AKIDTESTTESTTEST";
 export const TOKEN = "tOkEn/tEsT+tOkEn/tEsT+tOkEn=";
 

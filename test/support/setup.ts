@@ -23,7 +23,7 @@ export function deadPid(): number {
   return spawnSync(process.execPath, ["-e", ""]).pid;
 }
 
-export interface LogLine {
+interface LogLine {
   readonly level: number;
   readonly msg: string;
   readonly [field: string]: unknown;

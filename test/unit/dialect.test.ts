@@ -1,0 +1,513 @@
+import { describe, expect, test } from "vitest";
+import { complaintOf, identify, NO_BACKUP, restoreArgs } from "../../src/litestream/dialect.ts";
+import { COMMANDS, REPLICATE_HELP } from "./recorded.ts";
+
+const DB = "/data/a.db";
+const URL = "s3://backups.localhost:7070/a.db";
+const NAMES = [DB, URL];
+
+/** The dialect of a release; one that can't replicate has no `replicate`. */
+function dialectOf(commands: keyof typeof COMMANDS, help: keyof typeof REPLICATE_HELP) {
+  const version = "(development build)";
+  const known = identify({ version, commands: COMMANDS[commands], replicateHelp: REPLICATE_HELP[help] });
+  if (known === undefined) throw new Error("not known");
+  return known.dialect;
+}
+function replicateOf(...release: Parameters<typeof dialectOf>) {
+  const { replicate } = dialectOf(...release);
+  if (replicate === undefined) throw new Error("it can't replicate");
+  return replicate;
+}
+const V0_3 = replicateOf("0.3", "0.5.5");
+const V0_5 = replicateOf("0.5.17", "0.5.10");
+
+// --- Recorded: 0.3.9 (logs on stderr, the shutdown lines on stdout) ---------------------------------------------
+
+const OLD_START = [
+  "litestream (development build)",
+  "initialized db: /data/a.db",
+  'replicating to: name="s3" type="s3" bucket="backups" path="a.db" region="us-east-1" endpoint="http://localhost:7070" sync-interval=1s',
+];
+const OLD_GENERATION = '/data/a.db: sync: new generation "456a9220810fe3f2", no generation exists';
+const OLD_SNAPSHOT = "/data/a.db(s3): snapshot written 456a9220810fe3f2/00000000";
+const OLD_STOP = ["signal received, litestream shutting down", "litestream shut down"];
+const OLD_NOT_A_DB = "/data/a.db: sync error: file is not a database";
+const OLD_SIGNATURE = [
+  "/data/a.db(s3): monitor error: SignatureDoesNotMatch: The request signature we calculated does not match the signature you provided. Check your key and signing method.",
+  "\tstatus code: 403, request id: QF0DU7YUQ464V8U3, host id: hxvRSdolUH1eN1Zv4vuXKMgNEdkiy7c59vwoHR1UDwxj50d0TzAfm46xZHsK/6cU+kc5ra8U6jfcljgcE6B6fas=",
+];
+const OLD_BUCKET = [
+  "/data/a.db(s3): monitor error: NoSuchBucket: The specified bucket does not exist.",
+  "\tstatus code: 404, request id: C0MUMR4NBJCF8739, host id: 5W8eAcv9VJqvyH/aVPnQQofQF2kJfZvOsYILk0REjqu+kyN0XIk1S6u3gVULQPTvKZcPPP1KkhhxPssDPfCo+6o=",
+];
+const OLD_UNREACHABLE = [
+  "/data/a.db(s3): monitor error: RequestError: send request failed",
+  'caused by: Get "http://localhost:7071/backups?delimiter=%2F&prefix=a.db%2Fgenerations%2Fe1535dc80ac1a3dd%2Fsnapshots%2F": dial tcp 127.0.0.1:7071: connect: connection refused',
+];
+
+// --- Recorded: 0.3.13 -------------------------------------------------------------------------------------------
+
+const NEW_START = [
+  "2026/11/24 09:29:06 INFO litestream version=v0.3.13",
+  "2026/11/24 09:29:06 INFO initialized db path=/data/a.db",
+  "2026/11/24 09:29:06 INFO replicating to name=s3 type=s3 sync-interval=1s bucket=backups path=a.db region=us-east-1 endpoint=http://localhost:7070",
+  '2026/11/24 09:29:07 INFO sync: new generation db=/data/a.db generation=4b8e5b16d1efe030 reason="no generation exists"',
+];
+const NEW_SNAPSHOT_BEGINS =
+  "2026/11/24 09:29:07 INFO write snapshot db=/data/a.db replica=s3 position=4b8e5b16d1efe030/00000000:16512";
+const NEW_SNAPSHOT =
+  "2026/11/24 09:29:07 INFO snapshot written db=/data/a.db replica=s3 position=4b8e5b16d1efe030/00000000:16512 elapsed=5.922053ms sz=299";
+const NEW_WAL =
+  "2026/11/24 09:29:07 INFO wal segment written db=/data/a.db replica=s3 position=4b8e5b16d1efe030/00000000:0 elapsed=893.733µs sz=16512";
+const NEW_STOP = [
+  "2026/11/24 09:29:09 INFO signal received, litestream shutting down",
+  "2026/11/24 09:29:09 INFO litestream shut down",
+];
+const NEW_NOT_A_DB = '2026/11/24 09:29:01 ERROR sync error db=/data/a.db error="file is not a database"';
+const NEW_SIGNATURE =
+  '2026/11/24 09:29:13 ERROR monitor error db=/data/a.db replica=s3 error="SignatureDoesNotMatch: The request signature we calculated does not match the signature you provided. Check your key and signing method.\\n\\tstatus code: 403, request id: WIFAK8I3IUFFZ7VE, host id: +D0cbzRIkPUlqiFZ2U++3CbIAk2wNZdQMWxTrrGzTL7EASxCVyWXO+oL9+bPaVtZKQAWnJlAwtzBOiip63bh9/A="';
+const NEW_KEY =
+  '2026/11/24 09:29:18 ERROR failed to run error="XAdminUserNotFound: No user exists with the provided access key ID.\\n\\tstatus code: 404, request id: KMCRNMIX19WU6K81, host id: 2gwwUJTgEAcs5vmQ3fdOETFi+cVOCUfIanGWDhl+ylxofRTbu6kSQpwmSfZvgvFgUx8ZX7hxvV4CM1HMzC2yfXk="';
+const NEW_BUCKET =
+  '2026/11/24 09:29:10 ERROR monitor error db=/data/a.db replica=s3 error="NoSuchBucket: The specified bucket does not exist.\\n\\tstatus code: 404, request id: 7FP3S5GR2BUOVWHJ, host id: O73/ex6OYZJudrFiI291pI++5snNxCJ0tjc3HAx0J3sFJ7zXMqWEpR/FKcdTg2B0Y4DctUbl8GI601xrPJQawLE="';
+const NEW_UNREACHABLE =
+  '2026/11/24 09:29:20 ERROR monitor error db=/data/a.db replica=s3 error="RequestError: send request failed\\ncaused by: Get \\"http://localhost:7071/backups?delimiter=%2F&prefix=a.db%2Fgenerations%2Feb83511f6a7a320c%2Fsnapshots%2F\\": dial tcp 127.0.0.1:7071: connect: connection refused"';
+const NEW_RESTORE_REFUSED =
+  '2026/11/24 10:48:50 ERROR failed to run error="cannot fetch generations: NoSuchBucket: The specified bucket does not exist.\\n\\tstatus code: 404, request id: TXQ3R44YWRMIVAIX, host id: V26hhXjhJyR1hVa3D1DEu+wOfR+P3xW8NATMTwtxSme7m3mIiffepagK0WIfU+hhx2DM9KTkNxGG+Z4M+8WESEY="';
+
+// --- Recorded: 0.5.10 and 0.5.17 (logs on stdout, `Error: …` of 0.5.17 on stderr) ---------------------------------
+
+const ONCE_START = [
+  "time=2026-11-24T09:38:33.855Z level=INFO msg=litestream version=0.5.17 level=INFO",
+  'time=2026-11-24T09:38:33.855Z level=INFO msg="initialized db" path=/data/a.db',
+  'time=2026-11-24T09:38:33.855Z level=INFO msg="replicating to" type=s3 sync-interval=1s bucket=backups path=a.db region=us-east-1 endpoint=http://localhost:7070',
+  'time=2026-11-24T09:38:33.855Z level=INFO msg="syncing database" path=/data/a.db',
+];
+const ONCE_SYNC =
+  'time=2026-11-24T09:34:07.737Z level=INFO msg="replica sync" system=store db=a.db replica=s3 txid.replica=0000000000000000 txid.db=0000000000000001';
+const ONCE_COMPLETE = 'time=2026-11-24T09:38:33.863Z level=INFO msg="one-shot replication complete"';
+// Printed after a failure too.
+const ONCE_STOP = [
+  'time=2026-11-24T09:38:33.863Z level=INFO msg="replication complete, litestream shutting down"',
+  'time=2026-11-24T09:38:33.863Z level=INFO msg="litestream shut down"',
+];
+const S3_ERROR =
+  "sync database /data/a.db: check database behind replica: get replica position: operation error S3: ListObjectsV2";
+const ONCE_NOT_A_DB = "Error: sync database /data/a.db: file is not a database (26)";
+const ONCE_NOT_A_DB_0_5_10 =
+  'time=2026-11-24T09:33:37.480Z level=ERROR msg="failed to run" error="sync database /data/a.db: file is not a database (26)"';
+const ONCE_SIGNATURE = `Error: ${S3_ERROR}, https response error StatusCode: 403, RequestID: UTDX0UG1PQP5KKP7, HostID: 6R96qduKSYxihdBAk4Nf7Bx4l2tNfXabdfV/BukVXlngE0fvVlwDj+mGtTKezxZ+3g5vatUfkhJZtTJ2jFBJkvI=, api error SignatureDoesNotMatch: The request signature we calculated does not match the signature you provided. Check your key and signing method.`;
+const ONCE_SIGNATURE_0_5_10 = `time=2026-11-24T09:34:07.999Z level=ERROR msg="failed to run" error="${S3_ERROR}, https response error StatusCode: 403, RequestID: AZ06ZG5B1E62CAVP, HostID: JadrTMk1JHk1Uf80lHTD2fKOvr9lPV03BE023rj86UUZwiY7ZedhZNaRHeTFKb3Fs9wLqLaDIwsedkuO3JM3c0c=, api error SignatureDoesNotMatch: The request signature we calculated does not match the signature you provided. Check your key and signing method."`;
+const ONCE_KEY = `Error: ${S3_ERROR}, https response error StatusCode: 404, RequestID: DJJ4VW6CD3R9ELOR, HostID: ncJtcgVVB0TPXESSEais75Z/y2CwlcwAzDE7dXnTzbVW6bTO4h7T9OVUhD6JN2pzZfcesrVd1/wuopbTYGTcL6Q=, api error XAdminUserNotFound: No user exists with the provided access key ID.`;
+const ONCE_BUCKET = `Error: ${S3_ERROR}, https response error StatusCode: 404, RequestID: 4D24A1XB81S87V9T, HostID: TF2Ur3TtTkx725nk6vjWS1saoAcQC/PE7+ZxkK0xFPEKl7u4XxY1l22yzeuFHG/55ieCXtlYhgnk60nmcvhP2cY=, NoSuchBucket: The specified bucket does not exist.`;
+const ONCE_UNREACHABLE = `Error: ${S3_ERROR}, exceeded maximum number of attempts, 10, https response error StatusCode: 0, RequestID: , HostID: , request send failed, Get "http://localhost:7071/backups?list-type=2&prefix=a.db%2F0000%2F": dial tcp 127.0.0.1:7071: connect: connection refused`;
+const SHUTDOWN_SYNC =
+  'time=2026-11-24T09:38:25.318Z level=WARN msg="shutdown sync failed, retrying (press Ctrl+C again to skip)" system=store db=a.db attempts=43 error="no position, waiting for data" elapsed=21.08596384s remaining=8.914036s';
+const CONTINUOUS_BUCKET_0_5_5 =
+  'time=2026-11-24T09:29:34.696Z level=ERROR msg="monitor error" db=a.db replica=s3 error="write ltx file: s3: upload to a.db/0000/0000000000000001-0000000000000001.ltx: operation error S3: PutObject, https response error StatusCode: 404, RequestID: 46SDCYLU6DPWTJ3G, HostID: ywOIU13v5vY5xaY70h194fRqCbRdybYIbb6eoC+TI11VzSQOv1gDEIYDdCE3SCC/FX5g12lbqI1AhNBkykVZxe4=, api error NoSuchBucket: The specified bucket does not exist."';
+const CONTINUOUS_UNREACHABLE_0_5_5 =
+  'time=2026-11-24T09:33:37.313Z level=ERROR msg="failed to close database" error="write ltx file: s3: upload to a.db/0000/0000000000000001-0000000000000001.ltx: operation error S3: PutObject, exceeded maximum number of attempts, 10, https response error StatusCode: 0, RequestID: , HostID: , request send failed, Put \\"http://localhost:7071/backups/a.db/0000/0000000000000001-0000000000000001.ltx?x-id=PutObject\\": dial tcp 127.0.0.1:7071: connect: connection refused"';
+const asked = (second: string, prefix: string) =>
+  `time=2026-11-24T10:48:${second}Z level=DEBUG msg="s3 request" system=store db=a.db replica=s3 s3.method=GET s3.url="http://localhost:7199/backups?list-type=2&prefix=a.db%2F${prefix}%2F" s3.x-tigris-consistent=""`;
+
+describe("identify", () => {
+  const ask = (version: string, commands: keyof typeof COMMANDS, help: keyof typeof REPLICATE_HELP) =>
+    identify({ version, commands: COMMANDS[commands], replicateHelp: REPLICATE_HELP[help] });
+
+  test.each([
+    ["(development build)\n", "0.3 (development build)"],
+    ["v0.3.13\n", "0.3.13"],
+  ])("0.3 answers %j", (version, expected) => {
+    // 0.3 prints the same help without -once as 0.5.5 does.
+    const known = ask(version, "0.3", "0.5.5");
+    expect(known).toMatchObject({ version: expected, dialect: { replicate: { ends: "interrupt" } } });
+    expect(known?.dialect.blindTo).toContain("0.3 cannot see backups made by litestream 0.5");
+  });
+
+  test.each([
+    ["0.5.10\n", "0.5.10"],
+    ["v0.5.17\n", "0.5.17"],
+    ["(development build)\n", "0.5 (development build)"],
+    ["0.6.0-beta.1\n", "0.6.0-beta.1"],
+  ])("0.5 with -once answers %j", (version, expected) => {
+    const known = ask(version, "0.5.17", "0.5.10");
+    expect(known).toMatchObject({ version: expected, dialect: { replicate: { ends: "self" } } });
+    expect(known?.dialect.blindTo).toBeUndefined();
+  });
+
+  test("0.5 without -once can't prove a replication", () => {
+    const known = ask("0.5.5\n", "0.5.5", "0.5.5");
+    expect(known?.version).toBe("0.5.5");
+    expect(known?.dialect.replicate).toBeUndefined();
+  });
+
+  test("what it can do tells, not what it calls itself", () => {
+    expect(ask("v0.3.13", "0.5.17", "0.5.10")?.dialect.replicate?.ends).toBe("self");
+    expect(ask("v0.5.17", "0.3", "0.5.5")?.dialect.replicate?.ends).toBe("interrupt");
+  });
+
+  test.each([
+    ["nothing", { version: "", commands: "", replicateHelp: "" }],
+    ["another program", { version: "v0.5.17", commands: "usage: rclone [command]", replicateHelp: "" }],
+    [
+      "a script that could not find it",
+      { version: "", commands: "sh: 1: litestream: not found", replicateHelp: "" },
+    ],
+    [
+      "litestream without the commands that are needed",
+      {
+        version: "v9.0.0",
+        commands: COMMANDS["0.3"].replace(/^.*generations.*\n/m, ""),
+        replicateHelp: "",
+      },
+    ],
+  ])("is undefined for %s", (_, answers) => {
+    expect(identify(answers)).toBeUndefined();
+  });
+});
+
+describe("arguments", () => {
+  test("of a replication", () => {
+    expect(V0_3.args(DB, URL)).toEqual(["replicate", DB, URL]);
+    expect(V0_5.args(DB, URL)).toEqual(["replicate", "-once", DB, URL]);
+  });
+
+  test("of a restore, without -v, which litestream refuses since 0.3.12", () => {
+    expect(restoreArgs("/data/r", URL, false)).toEqual(["restore", "-o", "/data/r", URL]);
+    expect(restoreArgs("/data/r", URL, true)).toEqual([
+      "restore",
+      "-if-replica-exists",
+      "-o",
+      "/data/r",
+      URL,
+    ]);
+  });
+});
+
+describe("evidence of a replication", () => {
+  test("on 0.3 it is the written snapshot", () => {
+    expect(OLD_SNAPSHOT).toMatch(V0_3.evidence);
+    expect(NEW_SNAPSHOT).toMatch(V0_3.evidence);
+  });
+
+  test("on 0.5 it is the completion line", () => {
+    expect(ONCE_COMPLETE).toMatch(V0_5.evidence);
+    expect(`${ONCE_COMPLETE} txid=0000000000000001`).toMatch(V0_5.evidence);
+  });
+
+  test.each([
+    ...[OLD_START, OLD_GENERATION, OLD_STOP, OLD_NOT_A_DB, OLD_SIGNATURE, OLD_BUCKET, OLD_UNREACHABLE].flat(),
+    ...[NEW_START, NEW_SNAPSHOT_BEGINS, NEW_WAL, NEW_STOP, NEW_NOT_A_DB, NEW_SIGNATURE].flat(),
+  ])("on 0.3 it is not %s", (line) => {
+    expect(line).not.toMatch(V0_3.evidence);
+  });
+
+  test.each([ONCE_START, ONCE_SYNC, ONCE_STOP, ONCE_NOT_A_DB, ONCE_BUCKET, SHUTDOWN_SYNC].flat())(
+    "on 0.5 it is not %s",
+    (line) => {
+      expect(line).not.toMatch(V0_5.evidence);
+    },
+  );
+
+  const SNAPSHOT_WORDS = "(s3): snapshot written 0123456789abcdef/00000000";
+  const INFO_WORDS = "2026/11/24 09:29:07 INFO snapshot written db=";
+  test.each([
+    "initialized db: /data/snapshot written.db",
+    `initialized db: /data/${SNAPSHOT_WORDS}/a.db`,
+    `/data/${SNAPSHOT_WORDS}/a.db: sync error: file is not a database`,
+    `/data/${SNAPSHOT_WORDS}/a.db: sync: new generation "456a9220810fe3f2", no generation exists`,
+    `replicating to: name="s3" type="s3" bucket="b" path="${SNAPSHOT_WORDS}" region="us-east-1" endpoint="" sync-interval=1s`,
+    '2026/11/24 09:29:06 INFO initialized db path="/data/snapshot written.db"',
+    `2026/11/24 09:29:06 INFO initialized db path="/data/${SNAPSHOT_WORDS}/a.db"`,
+    `2026/11/24 09:29:06 INFO initialized db path="/data/${INFO_WORDS}/a.db"`,
+    `2026/11/24 09:29:01 ERROR sync error db="/data/${INFO_WORDS}/a.db" error="file is not a database"`,
+    `initialized db: /data/${INFO_WORDS}/a.db`,
+  ])("on 0.3 a name that looks like it is none: %s", (line) => {
+    expect(line).not.toMatch(V0_3.evidence);
+  });
+
+  test.each([
+    'time=2026-11-24T09:38:33.855Z level=INFO msg="initialized db" path="/data/one-shot replication complete/a.db"',
+    'time=2026-11-24T09:38:33.855Z level=INFO msg="syncing database" path="/data/level=INFO msg=\\"one-shot replication complete\\" /a.db"',
+    "Error: sync database /data/one-shot replication complete/a.db: file is not a database (26)",
+    'Error: sync database /data/time=x level=INFO msg="one-shot replication complete"/a.db: file is not a database (26)',
+    'time=2026-11-24T09:33:37.480Z level=ERROR msg="one-shot replication complete"',
+    'time=2026-11-24T09:33:37.480Z level=INFO msg="one-shot replication complete with errors"',
+  ])("on 0.5 a name that looks like it is none: %s", (line) => {
+    expect(line).not.toMatch(V0_5.evidence);
+  });
+});
+
+describe("failure of a replication on 0.3, after which it does not try again", () => {
+  test.each([
+    OLD_NOT_A_DB,
+    "/data/a.db: sync error: unable to open database file: is a directory",
+    OLD_SIGNATURE[0],
+    OLD_BUCKET[0],
+    OLD_UNREACHABLE[0],
+    NEW_NOT_A_DB,
+    NEW_SIGNATURE,
+    NEW_BUCKET,
+    NEW_UNREACHABLE,
+  ])("%s", (line) => {
+    expect(line).toMatch(V0_3.failure);
+  });
+
+  test.each(
+    [OLD_START, OLD_GENERATION, OLD_SNAPSHOT, OLD_STOP, NEW_START, NEW_SNAPSHOT, NEW_WAL, NEW_STOP].flat(),
+  )("not %s", (line) => {
+    expect(line).not.toMatch(V0_3.failure);
+  });
+
+  test("on 0.5 no line is: it ends by itself", () => {
+    for (const line of [ONCE_BUCKET, SHUTDOWN_SYNC, NEW_SIGNATURE, ""])
+      expect(line).not.toMatch(V0_5.failure);
+  });
+
+  // BUG in src/litestream/dialect.ts: the line below stops every run, so that such a database is never replicated. The
+  // pattern for ≤ 0.3.9 should begin where the name ends (`(s3): monitor error: `, `.db: sync error: `) and leave dated
+  // lines alone. Take `.fails` away once it is mended.
+  test.fails("a folder that looks like it is none", () => {
+    expect('2026/11/24 09:29:06 INFO initialized db path="/data/x: sync error: y/a.db"').not.toMatch(
+      V0_3.failure,
+    );
+  });
+});
+
+describe("somebody's signal to litestream 0.3", () => {
+  test("shows in the line that says so", () => {
+    expect(OLD_STOP[0]).toMatch(V0_3.stopping);
+    expect(NEW_STOP[0]).toMatch(V0_3.stopping);
+  });
+
+  test.each([
+    ...OLD_START,
+    ...NEW_START,
+    OLD_SNAPSHOT,
+    NEW_SNAPSHOT,
+    OLD_STOP[1],
+    NEW_STOP[1],
+    "initialized db: /data/signal received, litestream shutting down/a.db",
+    '2026/11/24 09:29:06 INFO initialized db path="/data/signal received, litestream shutting down/a.db"',
+  ])("does not show in %s", (line) => {
+    expect(line).not.toMatch(V0_3.stopping);
+  });
+});
+
+describe("a replica path without a backup", () => {
+  test.each([
+    ["0.3.9", "no matching backups found"],
+    ["0.3.13", "2026/11/24 10:48:49 INFO no matching backups found"],
+    ["0.5.17", 'time=2026-11-24T10:48:52.385Z level=INFO msg="no matching backups found"'],
+  ])("is said by %s with -if-replica-exists", (_, line) => {
+    expect(line).toMatch(NO_BACKUP);
+  });
+
+  test.each([
+    '2026/11/24 10:48:49 ERROR failed to run error="no matching backups found"',
+    "Error: no matching backup files available",
+    'time=2026-11-24T10:48:51.822Z level=ERROR msg="failed to run" error="no matching backup files available"',
+    'cannot create "/data/no matching backups found": permission denied',
+    "restoring to /data/no matching backups found",
+    'time=2026-11-24T10:48:52.385Z level=INFO msg="restoring" path="/x level=INFO msg=\\"no matching backups found"',
+    ...OLD_SIGNATURE,
+    ...OLD_BUCKET,
+    NEW_RESTORE_REFUSED,
+    ONCE_SIGNATURE,
+    ONCE_UNREACHABLE,
+  ])("is not said by %s", (line) => {
+    expect(line).not.toMatch(NO_BACKUP);
+  });
+});
+
+describe("complaintOf", () => {
+  test.each<[string, string, readonly string[], string]>([
+    [
+      "0.3.9",
+      "not-a-database",
+      [...OLD_START, OLD_NOT_A_DB, ...OLD_STOP],
+      "sync error: file is not a database",
+    ],
+    [
+      "0.3.9",
+      "not-a-database",
+      [...OLD_START, "/data/a.db: sync error: unable to open database file: is a directory", ...OLD_STOP],
+      "sync error: unable to open database file: is a directory",
+    ],
+    [
+      "0.3.9",
+      "credentials",
+      [...OLD_START, OLD_GENERATION, ...OLD_SIGNATURE],
+      "monitor error: SignatureDoesNot",
+    ],
+    ["0.3.9", "bucket", [...OLD_START, OLD_GENERATION, ...OLD_BUCKET], "monitor error: NoSuchBucket"],
+    ["0.3.9", "unreachable", [...OLD_START, ...OLD_UNREACHABLE, ...OLD_STOP], "caused by: Get"],
+    ["0.3.9", "no-backup", ["no matching backups found"], "no matching backups found"],
+    ["0.3.13", "not-a-database", [...NEW_START, NEW_NOT_A_DB, ...NEW_STOP], "file is not a database"],
+    [
+      "0.3.13",
+      "credentials",
+      [...NEW_START, NEW_SIGNATURE, ...NEW_STOP],
+      "SignatureDoesNotMatch: The request",
+    ],
+    ["0.3.13", "credentials", [...NEW_START, ...NEW_STOP, NEW_KEY], "XAdminUserNotFound: No user exists"],
+    ["0.3.13", "bucket", [...NEW_START, NEW_BUCKET, ...NEW_STOP], "NoSuchBucket: The specified bucket"],
+    ["0.3.13", "bucket", [NEW_RESTORE_REFUSED], "cannot fetch generations: NoSuchBucket"],
+    [
+      "0.3.13",
+      "unreachable",
+      [...NEW_START, NEW_UNREACHABLE, ...NEW_STOP],
+      "RequestError: send request failed",
+    ],
+    [
+      "0.3.13",
+      "no-backup",
+      ['2026/11/24 10:48:49 ERROR failed to run error="no matching backups found"'],
+      "no matching backups found",
+    ],
+    ["0.5.5", "bucket", [CONTINUOUS_BUCKET_0_5_5], "write ltx file: s3: upload to a.db/0000/"],
+    ["0.5.5", "unreachable", [CONTINUOUS_UNREACHABLE_0_5_5], "write ltx file: s3: upload to a.db/0000/"],
+    [
+      "0.5.10",
+      "not-a-database",
+      [...ONCE_START, ...ONCE_STOP, ONCE_NOT_A_DB_0_5_10],
+      "sync database /data/a.db: file",
+    ],
+    [
+      "0.5.10",
+      "credentials",
+      [...ONCE_START, ...ONCE_STOP, ONCE_SIGNATURE_0_5_10],
+      "sync database /data/a.db: check",
+    ],
+    [
+      "0.5.10",
+      "no-backup",
+      [
+        'time=2026-11-24T10:48:51.822Z level=ERROR msg="failed to run" error="no matching backup files available"',
+      ],
+      "no matching backup files available",
+    ],
+    [
+      "0.5.17",
+      "not-a-database",
+      [...ONCE_START, ...ONCE_STOP, ONCE_NOT_A_DB],
+      "sync database /data/a.db: file",
+    ],
+    [
+      "0.5.17",
+      "credentials",
+      [...ONCE_START, ...ONCE_STOP, ONCE_SIGNATURE],
+      "sync database /data/a.db: check",
+    ],
+    // stderr may be read before the last of stdout.
+    ["0.5.17", "credentials", [ONCE_KEY, ...ONCE_START, ...ONCE_STOP], "sync database /data/a.db: check"],
+    ["0.5.17", "bucket", [...ONCE_START, ONCE_BUCKET, ...ONCE_STOP], "sync database /data/a.db: check"],
+    [
+      "0.5.17",
+      "unreachable",
+      [...ONCE_START, ...ONCE_STOP, ONCE_UNREACHABLE],
+      "sync database /data/a.db: check",
+    ],
+    [
+      "0.5.17",
+      "no-backup",
+      ["Error: no matching backup files available"],
+      "no matching backup files available",
+    ],
+    ["0.5.17", "failed", [...ONCE_START, SHUTDOWN_SYNC], "no position, waiting for data"],
+    [
+      "0.5.17",
+      "failed",
+      ["Error: sync database /data/a.db: set PERSIST_WAL: get connection: unable to open database file (14)"],
+      "sync database /data/a.db: set PERSIST_WAL",
+    ],
+  ])("%s: %s", (_, reason, lines, words) => {
+    const complaint = complaintOf(lines, NAMES);
+    expect(complaint.reason).toBe(reason);
+    expect(complaint.words).toMatch(startingWith(words));
+  });
+
+  test("gives an escaped error in plain words on one line", () => {
+    expect(complaintOf([NEW_UNREACHABLE], NAMES).words).toBe(
+      'RequestError: send request failed caused by: Get "http://localhost:7071/backups?delimiter=%2F&prefix=a.db%2Fgenerations%2Feb83511f6a7a320c%2Fsnapshots%2F": dial tcp 127.0.0.1:7071: connect: connection refused',
+    );
+  });
+
+  test("prefers the complaint that it understands to a later one that it does not", () => {
+    const lines = [ONCE_SIGNATURE, SHUTDOWN_SYNC];
+    expect(complaintOf(lines, NAMES).reason).toBe("credentials");
+  });
+
+  test("takes the last of those that it understands", () => {
+    expect(complaintOf([NEW_UNREACHABLE, NEW_SIGNATURE], NAMES).reason).toBe("credentials");
+    expect(complaintOf([NEW_SIGNATURE, NEW_UNREACHABLE], NAMES).reason).toBe("unreachable");
+  });
+
+  test.each([
+    ["0.3.9", [...OLD_START, OLD_GENERATION, OLD_SNAPSHOT, ...OLD_STOP]],
+    ["0.3.13", [...NEW_START, NEW_SNAPSHOT_BEGINS, NEW_SNAPSHOT, NEW_WAL, ...NEW_STOP]],
+    ["0.5.17", [...ONCE_START, ONCE_SYNC, ONCE_COMPLETE, ...ONCE_STOP]],
+    ["silence", []],
+  ])("has no words where there is nothing to complain of: %s", (_, lines) => {
+    expect(complaintOf(lines, NAMES)).toEqual({ reason: "failed", words: "" });
+  });
+
+  test("0.5 that asks the same again and again can't reach the store", () => {
+    const lines = [...ONCE_START, asked("53.085", "0000"), asked("53.484", "0000"), asked("59.834", "0000")];
+    expect(complaintOf(lines, NAMES)).toMatchObject({
+      reason: "unreachable",
+      words: expect.stringContaining("again and again"),
+    });
+  });
+
+  test("0.5 that asks for one thing after another is at work", () => {
+    expect(complaintOf([asked("53.085", "0009"), asked("53.086", "0008")], NAMES).words).toBe("");
+    expect(complaintOf([asked("53.085", "0009")], NAMES).words).toBe("");
+  });
+
+  test.each(["Forbidden", "NoSuchBucket", "AccessDenied", "connection refused", "file is not a database"])(
+    "a database or URL with %s in its name sets no reason",
+    (word) => {
+      const db = `/data/${word}/a.db`;
+      const url = `s3://backups/${word}/a.db`;
+      const lines = [
+        `initialized db: ${db}`,
+        `error closing db: path=${db} err=disk I/O error`,
+        `Error: sync database ${db} to ${url}: disk I/O error (10)`,
+      ];
+      for (const line of lines) expect(complaintOf([line], [db, url]).reason).toBe("failed");
+    },
+  );
+
+  test("a name does not stand in the way of the reason", () => {
+    const db = "/data/Forbidden/a.db";
+    const line = `Error: sync database ${db}: file is not a database (26)`;
+    expect(complaintOf([line], [db, URL]).reason).toBe("not-a-database");
+  });
+
+  // BUG in src/litestream/dialect.ts: litestream names the replica by its path alone (`prefix=…`, `upload to …`), so
+  // that taking the whole URL out of the line does not help. `credentials` and `bucket` are final: the run is given up
+  // where it should be tried again. Take `.fails` away once it is mended.
+  test.fails.each([
+    ["0.3.9", OLD_UNREACHABLE.join("\n").replaceAll("a.db%2F", "NoSuchBucket%2Fa.db%2F").split("\n")],
+    ["0.3.13", [NEW_UNREACHABLE.replace("prefix=a.db", "prefix=Forbidden%2Fa.db")]],
+    ["0.5.5", [CONTINUOUS_UNREACHABLE_0_5_5.replace("upload to a.db", "upload to Forbidden/a.db")]],
+    ["0.5.17", [ONCE_UNREACHABLE.replace("prefix=a.db", "prefix=AccessDenied%2Fa.db")]],
+  ])("a path in the bucket that looks like a refusal is none: %s", (_, lines) => {
+    const url = "s3://backups.localhost:7071";
+    const names = ["NoSuchBucket", "Forbidden", "AccessDenied"].map((word) => `${url}/${word}/a.db`);
+    expect(complaintOf(lines, [DB, ...names]).reason).not.toMatch(/credentials|bucket/);
+  });
+
+  // BUG in src/litestream/dialect.ts: the words of harmless lines are looked for anywhere in a line of ≤ 0.3.9, also in
+  // the database's name. Take `.fails` away once it is mended.
+  test.fails("a database called `snapshot written.db` does not hide its own complaint", () => {
+    const db = "/data/snapshot written.db";
+    const lines = [`${db}: sync error: file is not a database`];
+    expect(complaintOf(lines, [db, URL]).reason).toBe("not-a-database");
+  });
+});
+
+function startingWith(words: string): RegExp {
+  return new RegExp(`^${words.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}`);
+}
