@@ -49,7 +49,7 @@ const noControl = [
 
 const bucketOf = (url: string) => url.slice("s3://".length).split(/[/?#]/, 1)[0] ?? "";
 
-const Settings = z.strictObject({
+const Settings = z.object({
   key: text(noControl),
   token: text(noControl),
   s3: text(
@@ -89,39 +89,32 @@ export function readSettings(
   }
   const merged: Record<string, unknown> = { folder: join(process.cwd(), "data"), db: "db.sqlite" };
   for (const [field, name] of Object.entries(ENV_NAMES)) {
-    const value = fromFile[name] || undefined;
-    if (value !== undefined) merged[field] = value;
-    if (environment[name]) merged[field] = environment[name];
-  }
-  for (const [field, value] of Object.entries(given)) {
+    const own = given[field as keyof SettingsInput];
+    const value = own === undefined || own === "" ? environment[name] || fromFile[name] : own;
     if (value !== undefined && value !== "") merged[field] = value;
-    // An unknown key is refused even where it has no value.
-    else if (!Object.hasOwn(ENV_NAMES, field)) merged[field] = null;
   }
-
+  const known = Object.keys(ENV_NAMES);
+  const unknown = Object.keys(given).filter((name) => !known.includes(name));
   const parsed = Settings.safeParse(merged);
-  if (!parsed.success) {
-    throw new ConfigError(parsed.error.issues.flatMap((issue) => explain(issue, merged)));
+  if (!parsed.success || unknown.length > 0) {
+    throw new ConfigError([
+      ...unknown.map((name) => ({ name, problem: `is no setting; there are ${known.join(", ")}` })),
+      ...(parsed.error?.issues ?? []).map((issue) => explain(issue, merged)),
+    ]);
   }
   return { ...parsed.data, folder: resolve(parsed.data.folder) };
 }
 
 /** zod's issue in the words of the environment, without zod's error as a cause: it may quote a value. */
-function explain(issue: z.core.$ZodIssue, merged: Record<string, unknown>): ConfigIssue[] {
-  if (issue.code === "unrecognized_keys") {
-    const known = Object.keys(ENV_NAMES).join(", ");
-    return issue.keys.map((name) => ({ name, problem: `is no setting; there are ${known}` }));
-  }
+function explain(issue: z.core.$ZodIssue, merged: Record<string, unknown>): ConfigIssue {
   const field = issue.path[0] as keyof SettingsInput;
   const missing = merged[field] === undefined;
-  return [
-    {
-      name: ENV_NAMES[field],
-      problem: missing
-        ? `is missing: set it in the environment, in .env, or as \`${field}\` in the constructor`
-        : issue.message,
-    },
-  ];
+  return {
+    name: ENV_NAMES[field],
+    problem: missing
+      ? `is missing: set it in the environment, in .env, or as \`${field}\` in the constructor`
+      : issue.message,
+  };
 }
 
 /**

@@ -39,7 +39,9 @@ const V0_3: Dialect = {
     evidence: /^(?:.*\(s3\): snapshot written [0-9a-f]{16}\/[0-9a-f]{8}$|\S+ \S+ INFO snapshot written db=)/,
     ends: "interrupt",
     // It does not try again before the database changes again.
-    failure: /^(?:\S+ \S+ ERROR (?:monitor|sync) error |.*: (?:monitor|sync) error: )/,
+    // ≤ 0.3.9 begins with the database's path, later ones with the date.
+    failure:
+      /^(?:\d{4}\S+ \S+ ERROR (?:monitor|sync) error |\/.*(?:\(s3\): monitor|\.(?:db|sqlite): sync) error: )/,
     stopping: /signal received, litestream shutting down$/,
     startsFresh: true,
   },
@@ -135,12 +137,15 @@ export interface Complaint {
  * @param names the database's path and the replica's URL: what looks like a complaint inside them is none
  */
 export function complaintOf(lines: readonly string[], names: readonly string[]): Complaint {
+  // litestream also names the replica by a part of its URL.
+  const parts = names.flatMap((name) => name.split(/[/?#]/)).filter((part) => reasonIn(part) !== undefined);
+  const withoutNames = (text: string) =>
+    [...names, ...parts].reduce((rest, name) => rest.replaceAll(name, ""), text);
   let fallback = "";
   for (const line of lines.toReversed()) {
     const words = wordsOf(line);
     if (words === undefined) continue;
-    const bare = names.reduce((text, name) => text.replaceAll(name, ""), words);
-    const reason = REASONS.find(([, pattern]) => pattern.test(bare))?.[0];
+    const reason = reasonIn(withoutNames(words));
     if (reason !== undefined) return { reason, words };
     fallback ||= words;
   }
@@ -151,6 +156,10 @@ export function complaintOf(lines: readonly string[], names: readonly string[]):
     };
   }
   return { reason: "failed", words: fallback };
+}
+
+function reasonIn(text: string): Complaint["reason"] | undefined {
+  return REASONS.find(([, pattern]) => pattern.test(text))?.[0];
 }
 
 /** What an error line says; `undefined` for a line that complains of nothing. */
@@ -166,7 +175,7 @@ function wordsOf(line: string): string | undefined {
   if (dated) return /^(?:WARN|ERROR)$/.test(dated[1] ?? "") ? quoted(dated[2] ?? "") : undefined;
   // ≤ 0.3.9 has no levels, a fatal error of 0.5 begins with `Error: `.
   const informs =
-    /^(?:litestream |initialized db|replicating to|signal received|\s*$)|: sync: new generation|snapshot written|^\s*status code: \d+, request id/;
+    /^(?:litestream |initialized db|replicating to|signal received|\s*$)|: sync: new generation "[0-9a-f]{16}"|\(s3\): snapshot written [0-9a-f]{16}\/|^\s*status code: \d+, request id/;
   return informs.test(line)
     ? undefined
     : line.replace(/^Error: |^.*: (?=(?:monitor|sync) error: )/, "").trim();

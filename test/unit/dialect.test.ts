@@ -264,10 +264,7 @@ describe("failure of a replication on 0.3, after which it does not try again", (
       expect(line).not.toMatch(V0_5.failure);
   });
 
-  // BUG in src/litestream/dialect.ts: the line below stops every run, so that such a database is never replicated. The
-  // pattern for ≤ 0.3.9 should begin where the name ends (`(s3): monitor error: `, `.db: sync error: `) and leave dated
-  // lines alone. Take `.fails` away once it is mended.
-  test.fails("a folder that looks like it is none", () => {
+  test("a folder that looks like it is none", () => {
     expect('2026/11/24 09:29:06 INFO initialized db path="/data/x: sync error: y/a.db"').not.toMatch(
       V0_3.failure,
     );
@@ -485,10 +482,7 @@ describe("complaintOf", () => {
     expect(complaintOf([line], [db, URL]).reason).toBe("not-a-database");
   });
 
-  // BUG in src/litestream/dialect.ts: litestream names the replica by its path alone (`prefix=…`, `upload to …`), so
-  // that taking the whole URL out of the line does not help. `credentials` and `bucket` are final: the run is given up
-  // where it should be tried again. Take `.fails` away once it is mended.
-  test.fails.each([
+  test.each([
     ["0.3.9", OLD_UNREACHABLE.join("\n").replaceAll("a.db%2F", "NoSuchBucket%2Fa.db%2F").split("\n")],
     ["0.3.13", [NEW_UNREACHABLE.replace("prefix=a.db", "prefix=Forbidden%2Fa.db")]],
     ["0.5.5", [CONTINUOUS_UNREACHABLE_0_5_5.replace("upload to a.db", "upload to Forbidden/a.db")]],
@@ -499,9 +493,7 @@ describe("complaintOf", () => {
     expect(complaintOf(lines, [DB, ...names]).reason).not.toMatch(/credentials|bucket/);
   });
 
-  // BUG in src/litestream/dialect.ts: the words of harmless lines are looked for anywhere in a line of ≤ 0.3.9, also in
-  // the database's name. Take `.fails` away once it is mended.
-  test.fails("a database called `snapshot written.db` does not hide its own complaint", () => {
+  test("a database called `snapshot written.db` does not hide its own complaint", () => {
     const db = "/data/snapshot written.db";
     const lines = [`${db}: sync error: file is not a database`];
     expect(complaintOf(lines, [db, URL]).reason).toBe("not-a-database");

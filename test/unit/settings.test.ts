@@ -363,8 +363,7 @@ describe("what each setting may be", () => {
     },
   );
 
-  // BUG in src/settings.ts: `merged[field] = value` sets the prototype. Take `.fails` away once it is mended.
-  test.fails("an own __proto__ key, as JSON can have it, is refused like every unknown key", () => {
+  test("an own __proto__ key, as JSON can have it, is refused like every unknown key", () => {
     const settings = JSON.parse('{"key":"k","token":"t","__proto__":{"s3":"s3://elsewhere/x.db"}}');
     expect(() => create(settings)).toThrow(ConfigError);
   });
