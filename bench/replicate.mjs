@@ -63,7 +63,7 @@ const commandLine = (litestream, once05) =>
     const env = { AWS_ACCESS_KEY_ID: key, AWS_SECRET_ACCESS_KEY: token };
     const args = ["replicate", ...(once05 ? ["-once"] : []), dbpath, newUrl()];
     return timed(async () => {
-      const child = spawn(litestream, args, { env, stdio: ["ignore", "ignore", "pipe"] });
+      const child = spawn(litestream, args, { env, stdio: ["ignore", "ignore", "pipe"], timeout: 30_000 });
       child.stderr.on("data", (text) => {
         if (/snapshot written/.test(text)) child.kill("SIGINT");
       });
@@ -75,7 +75,8 @@ const commandLine = (litestream, once05) =>
 const median = (values) => values.sort((a, b) => a - b)[Math.floor(values.length / 2)];
 
 for (const litestream of binaries) {
-  const once05 = /^\s+-once\b/m.test(spawnSync(litestream, ["replicate", "-h"], { encoding: "utf8" }).stdout);
+  const help = spawnSync(litestream, ["replicate", "-h"], { encoding: "utf8" });
+  const once05 = /^\s+-once\b/m.test(help.stdout + help.stderr); // which stream depends on the version
   await library(litestream); // finds out what the binary is, once a process
   const times = { library: [], commandLine: [] };
   for (let run = 0; run < RUNS; run += 1) {

@@ -17,6 +17,11 @@ export interface Dialect {
      * evidence came before.
      */
     readonly ends: "self" | "interrupt";
+    /**
+     * The line that ends the first synchronisation. SIGINT before it can leave litestream 0.3.12 – 0.3.14 hanging for
+     * ever: the cancelled upload no longer reads from the pipe that its other half is writing to.
+     */
+    readonly settled: RegExp;
     /** A line after which this run can't succeed any more. */
     readonly failure: RegExp;
     /** The line that says that somebody's signal has come. */
@@ -38,6 +43,9 @@ const V0_3: Dialect = {
     // ≤ 0.3.9: `/x/db.sqlite(s3): snapshot written GENERATION/INDEX`. Later: `DATE TIME INFO snapshot written db=…`.
     evidence: /^(?:.*\(s3\): snapshot written [0-9a-f]{16}\/[0-9a-f]{8}$|\S+ \S+ INFO snapshot written db=)/,
     ends: "interrupt",
+    // ≤ 0.3.9 says no more, and does not hang.
+    settled:
+      /^(?:.*\(s3\): snapshot written [0-9a-f]{16}\/[0-9a-f]{8}$|\S+ \S+ INFO wal segment written db=)/,
     // It does not try again before the database changes again.
     // ≤ 0.3.9 begins with the database's path, later ones with the date.
     failure:
@@ -56,6 +64,7 @@ const V0_5: Dialect = {
     args: (dbpath, url) => ["replicate", "-once", dbpath, url],
     evidence: /^time=\S+ level=INFO msg="one-shot replication complete"(?: |$)/,
     ends: "self",
+    settled: NEVER,
     failure: NEVER,
     stopping: NEVER,
     startsFresh: false,

@@ -56,6 +56,8 @@ type Outcome = { ok: true } | Failure;
 /** File times tick in steps of about 4 ms; after this long, a commit surely changes the `-wal`'s time. */
 const TICK_MS = 20;
 const LONGEST_PAUSE_MS = 1000;
+/** With nothing left to upload, litestream 0.3 ends within milliseconds of SIGINT; after this long it hangs. */
+const STOP_MS = 2000;
 /** What no second try mends. */
 const FINAL: ReadonlySet<ReplicateFailure> = new Set(["credentials", "bucket", "not-a-database"]);
 
@@ -172,7 +174,11 @@ async function prove(
     if ("reason" in synced) {
       const { reason, words } = synced;
       if (reason === "failed" && words === "" && signal.aborted) break; // killed by us, in silence
-      last = failure(job, reason, words || "it ended without a word");
+      last = failure(
+        job,
+        reason,
+        words || "litestream ended without a word, or did not end when it was asked to",
+      );
       if (FINAL.has(last.reason)) return last;
       if (fileKind(job.dbpath) === "missing") {
         return failure(job, "failed", "the database was removed meanwhile");
@@ -221,7 +227,7 @@ async function synchronise(
   const env = { ...job.env, ...dialect.env };
   const child = startChild(job.binary, how.args(job.dbpath, job.s3), { ...job, env, signal });
   const evidence = child.line(how.evidence);
-  const quiet = how.ends === "self" ? look : await interruptWhenQuiet(job, child, how, evidence, signal);
+  const quiet = how.ends === "self" ? look : await interruptWhenQuiet(job, child, how, signal);
   const end = await child.ended;
   const began = (await evidence) !== undefined;
   if (how.ends === "interrupt" && quiet === undefined) {
@@ -234,14 +240,13 @@ async function synchronise(
 }
 
 /**
- * Waits for the evidence and then for a moment without commits, and sends SIGINT: what litestream synchronises last is
- * then later than the look. `undefined`: that moment did not come.
+ * Waits for the first synchronisation and then for a moment without commits, and sends SIGINT: what litestream
+ * synchronises last is then later than the look. `undefined`: that moment did not come.
  */
 async function interruptWhenQuiet(
   job: Job,
   child: Child,
   how: NonNullable<Dialect["replicate"]>,
-  evidence: Promise<string | undefined>,
   signal: AbortSignal,
 ): Promise<Fingerprint | undefined> {
   let over = false;
@@ -253,14 +258,16 @@ async function interruptWhenQuiet(
   void child.line(how.stopping).then(end);
   const failed = child.line(how.failure).then(() => undefined);
 
-  const began = await Promise.race([evidence, failed]);
-  for (let wait = TICK_MS; began && !over; wait = Math.min(wait * 2, LONGEST_PAUSE_MS)) {
+  const settled = await Promise.race([child.line(how.settled), failed]);
+  for (let wait = TICK_MS; settled && !over; wait = Math.min(wait * 2, LONGEST_PAUSE_MS)) {
     const look = fingerprint(job.dbpath);
     // The pause also lets the event loop read what litestream has said before the look.
     await pause(wait, signal);
     if (signal.aborted) return undefined;
     if (over || !sameFingerprint(look, fingerprint(job.dbpath))) continue;
     child.stop("SIGINT");
+    await unlessCut(child.ended, AbortSignal.any([signal, AbortSignal.timeout(STOP_MS)]));
+    child.kill();
     return look;
   }
   child.kill();

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vit
 import { LitestreamUnsupportedError } from "../../src/index.ts";
 import { afterLitestream, fakeLitestream } from "../support/fake-litestream.ts";
 import { startFaultProxy } from "../support/fault-proxy.ts";
-import { IS_0_3, LITESTREAM } from "../support/litestream.ts";
+import { IS_0_3, LOGS_WAL_SEGMENTS } from "../support/litestream.ts";
 import { replicaUrl, type S3, startS3 } from "../support/s3.ts";
 import { processesWith, setUp, tempFolder } from "../support/setup.ts";
 import { rowsIn, startWriter, writeRows } from "../support/sqlite.ts";
@@ -17,25 +17,56 @@ afterAll(() => s3.stop());
 
 describe("nothing is deleted without the whole proof", () => {
   test("evidence without exit code 0 proves nothing", async () => {
-    if (IS_0_3) {
-      // The snapshot goes up; everything after it is refused: "snapshot written" stands in the log, the stop ends with 1.
+    const litestream = fakeLitestream(afterLitestream("exit 1"));
+    const { config, log } = setUp(replicaUrl(s3.port, "proof/exit-code.db"), {}, { litestream });
+    await writeRows(config.dbpath, 30, { after: "kill" });
+    expect(await config.timedReplicate(4)).toBe(false);
+    const evidence = IS_0_3 ? "snapshot written" : "one-shot replication complete";
+    expect(log.lines.some(({ line }) => String(line).includes(evidence))).toBe(true);
+    expect(rowsIn(config.dbpath)).toBe(30);
+  });
+
+  test("a snapshot whose WAL is refused proves nothing", async () => {
+    const proxy = await startFaultProxy(s3.port);
+    onTestFinished(() => proxy.stop());
+    // 0.3 keeps snapshots and WAL segments apart; 0.5 has everything in one place.
+    proxy.fault = ({ method, url }) =>
+      method === "PUT" && !url?.includes("/snapshots/") ? { status: 503 } : undefined;
+    const { config, log } = setUp(replicaUrl(proxy.port, "proof/no-wal.db"));
+    await writeRows(config.dbpath, 30, { after: "kill" });
+    expect(await config.timedReplicate(3)).toBe(false);
+    expect(log.lines.some(({ line }) => String(line).includes("snapshot written"))).toBe(IS_0_3);
+    expect(rowsIn(config.dbpath)).toBe(30);
+  });
+
+  test.skipIf(!LOGS_WAL_SEGMENTS)(
+    "litestream ≥ 0.3.12 is not interrupted in its first synchronisation: it could hang for ever",
+    async () => {
       const proxy = await startFaultProxy(s3.port);
       onTestFinished(() => proxy.stop());
-      proxy.fault = ({ method, url }) =>
-        method === "PUT" && !url?.includes("/snapshots/") ? { status: 503 } : undefined;
-      const { config, log } = setUp(replicaUrl(proxy.port, "proof/exit-code.db"));
+      let refused = 0;
+      proxy.fault = ({ method, url }) => {
+        if (method !== "PUT" || !url?.includes("/wal/") || refused > 0) return undefined;
+        refused += 1;
+        return { status: 503 }; // it tries again after half a second
+      };
+      const { config, log } = setUp(replicaUrl(proxy.port, "proof/settled.db"));
       await writeRows(config.dbpath, 30, { after: "kill" });
-      expect(await config.timedReplicate(3)).toBe(false);
-      expect(log.lines.some(({ line }) => String(line).includes("snapshot written"))).toBe(true);
-      expect(rowsIn(config.dbpath)).toBe(30);
-    } else {
-      const litestream = fakeLitestream(`${LITESTREAM} "$@"; exit 1`);
-      const { config, log } = setUp(replicaUrl(s3.port, "proof/exit-code.db"), {}, { litestream });
-      await writeRows(config.dbpath, 30, { after: "kill" });
-      expect(await config.timedReplicate(2)).toBe(false);
-      expect(log.lines.some(({ line }) => String(line).includes("one-shot replication complete"))).toBe(true);
-      expect(rowsIn(config.dbpath)).toBe(30);
-    }
+      expect(await config.timedReplicate(20)).toBe(true);
+      const order = log.lines.flatMap(
+        ({ line }) => /snapshot written|wal segment written|signal received/.exec(String(line)) ?? [],
+      );
+      expect(refused).toBe(1);
+      expect(order).toEqual(["snapshot written", "wal segment written", "signal received"]);
+    },
+  );
+
+  test.skipIf(!IS_0_3)("a litestream 0.3 that does not end when it is asked to is tried again", async () => {
+    const litestream = fakeLitestream(afterLitestream('[ -e "$0.once" ] || { touch "$0.once"; sleep 600; }'));
+    const { config, files } = setUp(replicaUrl(s3.port, "proof/hangs.db"), {}, { litestream });
+    await writeRows(config.dbpath, 30, { after: "kill" });
+    expect(await config.timedReplicate(40)).toBe(true);
+    expect(files()).toEqual([]);
   });
 
   test("exit code 0 without evidence proves nothing", async () => {

@@ -1,4 +1,5 @@
 import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 
 /** The litestream under test: LITESTREAM_BIN, else the native file of the npm package. */
@@ -12,5 +13,8 @@ export const LITESTREAM: string =
 export const IS_0_3: boolean = /^\s+generations\s/m.test(
   spawnSync(LITESTREAM, [], { encoding: "utf8" }).stdout,
 );
+
+/** 0.3.12 – 0.3.14; built from source, they do not say their version. */
+export const LOGS_WAL_SEGMENTS: boolean = IS_0_3 && readFileSync(LITESTREAM).includes("wal segment written");
 
 export const VERSION: string = spawnSync(LITESTREAM, ["version"], { encoding: "utf8" }).stdout.trim();

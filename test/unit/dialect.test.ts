@@ -238,6 +238,15 @@ describe("evidence of a replication", () => {
   });
 });
 
+describe("the end of the first synchronisation on 0.3", () => {
+  test("is the snapshot's line on ≤ 0.3.9, the WAL segment's on later ones", () => {
+    expect(OLD_SNAPSHOT).toMatch(V0_3.settled);
+    expect(NEW_WAL).toMatch(V0_3.settled);
+    expect(NEW_SNAPSHOT).not.toMatch(V0_3.settled);
+    expect(NEW_WAL.replace("segment written", "segment")).not.toMatch(V0_3.settled);
+  });
+});
+
 describe("failure of a replication on 0.3, after which it does not try again", () => {
   test.each([
     OLD_NOT_A_DB,
