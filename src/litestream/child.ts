@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import type { Readable } from "node:stream";
 import { StringDecoder } from "node:string_decoder";
-import { setTimeout as sleep } from "node:timers/promises";
+import { setImmediate, setTimeout as sleep } from "node:timers/promises";
 import { execa } from "execa";
 import type { Logger, Redact } from "../logger.ts";
 import type { Environment } from "../settings.ts";
@@ -148,7 +148,11 @@ export function startChild(file: string, args: readonly string[], options: Child
 }
 
 /** The most that is waited for what should come at once: a process that even SIGKILL does not end must not hold up the answer. */
-const settled = () => sleep(SETTLE_MS, undefined, { ref: false });
+async function settled(): Promise<void> {
+  await sleep(SETTLE_MS, undefined, { ref: false });
+  // A busy event loop may run the timer before it looks at its pipes; an immediate comes after.
+  await setImmediate();
+}
 
 /** Reads the stream to its end, line by line, in bounded memory. */
 async function readLines(

@@ -100,11 +100,11 @@ export function identify(answers: Answers): { version: string; dialect: Dialect 
   if (has("generations") && !has("ltx"))
     return { version: number ?? "0.3 (development build)", dialect: V0_3 };
   if (!has("ltx")) return undefined;
-  const once = /^\s+-once\b/m.test(answers.replicateHelp);
-  return {
-    version: number ?? "0.5 (development build)",
-    dialect: once ? V0_5 : V0_5_WITHOUT_ONCE,
-  };
+  const takes = (flag: string) => new RegExp(`^\\s+-${flag}\\b`, "m").test(answers.replicateHelp);
+  const version = number ?? "0.5 (development build)";
+  if (takes("once")) return { version, dialect: V0_5 };
+  // The last flag that it lists: half an answer would not tell that `-once` is missing.
+  return takes("no-expand-env") ? { version, dialect: V0_5_WITHOUT_ONCE } : undefined;
 }
 
 /** `-if-replica-exists` makes an empty replica path a success, said in one line. */
@@ -139,6 +139,8 @@ export interface Complaint {
   readonly reason: FailureReason | "no-backup";
   /** litestream's own words; empty when it said nothing. */
   readonly words: string;
+  /** `false` where it said nothing, or where the reason is a guess from what it did. */
+  readonly said: boolean;
 }
 
 /**
@@ -155,16 +157,17 @@ export function complaintOf(lines: readonly string[], names: readonly string[]):
     const words = wordsOf(line);
     if (words === undefined) continue;
     const reason = reasonIn(withoutNames(words));
-    if (reason !== undefined) return { reason, words };
+    if (reason !== undefined) return { reason, words, said: true };
     fallback ||= words;
   }
   if (fallback === "" && keepsAsking(lines)) {
     return {
       reason: "unreachable",
       words: "it sent the same request again and again, without an answer that it could use",
+      said: false,
     };
   }
-  return { reason: "failed", words: fallback };
+  return { reason: "failed", words: fallback, said: fallback !== "" };
 }
 
 function reasonIn(text: string): Complaint["reason"] | undefined {
@@ -198,7 +201,10 @@ function quoted(text: string): string {
   return value.slice(1, -1).replace(/\\([nt"\\])/g, (_, c: string) => (c === "n" || c === "t" ? " " : c));
 }
 
-/** 0.5 says nothing while it retries, but at debug level it names each request. */
+/**
+ * 0.5 says nothing while it retries, but at debug level it names each request. No more than a guess: it also asks for the
+ * list of what is there twice in a row.
+ */
 function keepsAsking(lines: readonly string[]): boolean {
   const requests = lines.flatMap((line) => /msg="s3 request".* (s3\.method=.*)$/.exec(line)?.[1] ?? []);
   return requests.length > 1 && requests.at(-1) === requests.at(-2);

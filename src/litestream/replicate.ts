@@ -172,8 +172,9 @@ async function prove(
     if (signal.aborted) break;
     const synced = await synchronise(job, dialect, look, signal);
     if ("reason" in synced) {
-      const { reason, words } = synced;
-      if (reason === "failed" && words === "" && signal.aborted) break; // killed by us, in silence
+      const { reason, words, said } = synced;
+      // Killed by us, in silence: what went wrong before tells more than a guess.
+      if (signal.aborted && !said && (last !== undefined || words === "")) break;
       last = failure(
         job,
         reason,
@@ -207,7 +208,7 @@ function remove(job: Job): Outcome {
 /** A synchronisation that is known to have succeeded, with a look at the files from a tick before it; else why not. */
 type Synced =
   | { readonly before: Fingerprint | undefined }
-  | { readonly reason: ReplicateFailure; readonly words: string };
+  | { readonly reason: ReplicateFailure; readonly words: string; readonly said: boolean };
 
 async function synchronise(
   job: Job,
@@ -221,7 +222,7 @@ async function synchronise(
     try {
       removeLitestreamFolder(job.dbpath);
     } catch (error) {
-      return { reason: "failed", words: messageOf(error) };
+      return { reason: "failed", words: messageOf(error), said: true };
     }
   }
   const env = { ...job.env, ...dialect.env };
@@ -231,12 +232,12 @@ async function synchronise(
   const end = await child.ended;
   const began = (await evidence) !== undefined;
   if (how.ends === "interrupt" && quiet === undefined) {
-    if (began && signal.aborted) return { reason: CHANGING[0], words: CHANGING[1] };
+    if (began && signal.aborted) return { reason: CHANGING[0], words: CHANGING[1], said: true };
   } else if (began && end.exitCode === 0) {
     return { before: quiet };
   }
-  const { reason, words } = complaintOf(end.lines, [job.dbpath, job.s3]);
-  return { reason: reason === "no-backup" ? "failed" : reason, words };
+  const { reason, words, said } = complaintOf(end.lines, [job.dbpath, job.s3]);
+  return { reason: reason === "no-backup" ? "failed" : reason, words, said };
 }
 
 /**

@@ -148,6 +148,7 @@ describe("identify", () => {
 
   test.each([
     ["nothing", { version: "", commands: "", replicateHelp: "" }],
+    ["half an answer", { version: "v0.5.17", commands: COMMANDS["0.5.17"], replicateHelp: "" }],
     ["another program", { version: "v0.5.17", commands: "usage: rclone [command]", replicateHelp: "" }],
     [
       "a script that could not find it",
@@ -455,7 +456,7 @@ describe("complaintOf", () => {
     ["0.5.17", [...ONCE_START, ONCE_SYNC, ONCE_COMPLETE, ...ONCE_STOP]],
     ["silence", []],
   ])("has no words where there is nothing to complain of: %s", (_, lines) => {
-    expect(complaintOf(lines, NAMES)).toEqual({ reason: "failed", words: "" });
+    expect(complaintOf(lines, NAMES)).toEqual({ reason: "failed", words: "", said: false });
   });
 
   test("0.5 that asks the same again and again can't reach the store", () => {
@@ -463,6 +464,7 @@ describe("complaintOf", () => {
     expect(complaintOf(lines, NAMES)).toMatchObject({
       reason: "unreachable",
       words: expect.stringContaining("again and again"),
+      said: false,
     });
   });
 
