@@ -6,9 +6,14 @@ import { ConfigError, InvalidOptionError, LitestreamError, messageOf } from "./e
 import { findBinary, type Job } from "./litestream/binary.ts";
 import { litestreamEnvironment, startChild } from "./litestream/child.ts";
 import { assertTimeout, withLimit } from "./litestream/limit.ts";
-import { type ReplicateOptions, type ReplicateResult, replicate } from "./litestream/replicate.ts";
+import {
+  type ReplicateOptions,
+  type ReplicateResult,
+  replicate,
+  withDatabaseLock,
+} from "./litestream/replicate.ts";
 import { type RestoreOptions, restore } from "./litestream/restore.ts";
-import { defaultLogger, type Logger, type Redact, redactor } from "./logger.ts";
+import { defaultLogger, type Logger, type Redact, redactor, unfailing } from "./logger.ts";
 import { type Environment, readEnvFile, readSettings, type SettingsInput } from "./settings.ts";
 
 export interface ConfigOptions {
@@ -55,7 +60,7 @@ export class ConfigS3 {
     this.#childEnv = litestreamEnvironment(env, this.key, this.token);
     this.#wanted = options.litestream || env.LITESTREAM_BIN || fromFile.LITESTREAM_BIN || undefined;
     this.#redact = redactor([this.key, this.token]);
-    this.#logger = options.logger ?? defaultLogger(env.LOG_LEVEL);
+    this.#logger = unfailing(options.logger ?? defaultLogger(env.LOG_LEVEL));
     Object.freeze(this);
   }
 
@@ -113,12 +118,14 @@ export class ConfigS3 {
   }
 
   /**
-   * Removes the database and what belongs to it, whether or not it is in the replica. Missing files are fine.
+   * Removes the database and what belongs to it, whether or not it is in the replica. Missing files are fine. Waits for
+   * the end of a replication of this database that is under way.
    * @throws FileSystemError when a file can't be removed
    */
   async delete(): Promise<void> {
     this.#logger.warn({ dbpath: this.#path }, "deleting the local database");
-    removeDatabase(this.#path);
+    // Not in the middle of a replication, which may be another process's.
+    await withDatabaseLock(this.#path, new AbortController().signal, async () => removeDatabase(this.#path));
   }
 
   /**
@@ -166,8 +173,10 @@ export class ConfigS3 {
     timeoutSeconds: number,
   ): Promise<[stdout: string, stderr: string]> {
     assertTimeout(timeoutSeconds);
-    const [name, ...args] = cmd;
-    if (!name) throw new InvalidOptionError("The command is empty.");
+    const usable =
+      Array.isArray(cmd) && cmd.every((word) => typeof word === "string" && !word.includes("\0"));
+    const [name, ...args] = usable ? cmd : [];
+    if (!name) throw new InvalidOptionError('The command must be a list of words, such as ["ls", "-l"].');
     const isLitestream = name === "litestream";
     const file = isLitestream ? findBinary(this.#wanted, this.#env) : name;
     const env = isLitestream ? this.#childEnv : this.#env;

@@ -7,9 +7,12 @@ import {
   lstatSync,
   openSync,
   readdirSync,
+  readFileSync,
+  readlinkSync,
   realpathSync,
   renameSync,
   rmSync,
+  symlinkSync,
   unlinkSync,
 } from "node:fs";
 import { open, readdir, readlink } from "node:fs/promises";
@@ -21,6 +24,14 @@ import { FileSystemError, messageOf } from "./errors.ts";
 
 /** SQLite's files beside a database, in the order of their removal. */
 const SIDECARS = ["-wal", "-shm", "-journal"] as const;
+
+/** ext3, vfat and others keep times in steps of up to 2 s: a second commit within one changes nothing that shows. */
+const COARSE_MS = 2100;
+
+/** Whether the database has 0 bytes, as SQLite leaves it that opened it and wrote nothing. */
+export function isEmpty(dbpath: string): boolean {
+  return lstatSync(dbpath).size === 0 && fileKind(`${dbpath}-wal`) === "missing";
+}
 
 /** What would change with a commit. */
 export interface Fingerprint {
@@ -37,16 +48,27 @@ export function fileKind(path: string): FileKind {
   return stat.isFile() ? "file" : "other";
 }
 
-/** Looks at the database without opening it; `undefined` where there is no `-wal`: that proves nothing. */
+/**
+ * Looks at the database without opening it; `undefined` where that proves nothing: there is no `-wal`, or its time looks
+ * like that of a file system with coarse times and is too young to tell two commits apart.
+ */
 export function fingerprint(dbpath: string): Fingerprint | undefined {
-  const database = lstatSync(dbpath, { bigint: true, throwIfNoEntry: false });
+  const database = identityOf(dbpath);
   const wal = lstatSync(`${dbpath}-wal`, { bigint: true, throwIfNoEntry: false });
   if (database === undefined || wal === undefined) return undefined;
+  const coarse = wal.mtimeNs % 1_000_000_000n === 0n;
+  if (coarse && Math.abs(Date.now() - Number(wal.mtimeMs)) < COARSE_MS) return undefined;
   return {
     // Not its time or size: litestream's own checkpoint changes both.
-    database: `${database.dev}:${database.ino}`,
+    database,
     wal: `${wal.dev}:${wal.ino}:${wal.size}:${wal.mtimeNs}`,
   };
+}
+
+/** Which file stands at the path; `undefined` where none does. */
+export function identityOf(dbpath: string): string | undefined {
+  const stat = lstatSync(dbpath, { bigint: true, throwIfNoEntry: false });
+  return stat && `${stat.dev}:${stat.ino}`;
 }
 
 /** True only where both are known and equal. */
@@ -98,6 +120,47 @@ function removing(dbpath: string, action: () => void): void {
       `Files of ${dbpath} could not be removed: ${messageOf(error)}. Check who may write to the folder.`,
       { cause: error },
     );
+  }
+}
+
+/**
+ * One at a time, over all processes, may replicate or delete a database: a litestream that opens one which another call
+ * has just deleted makes an empty one in its place, and uploads that. The lock is a symbolic link to nowhere, which is
+ * made with its content in one step; where a file system has none, there is no lock.
+ * @returns what releases it; `undefined` while another process, or another call of this one, holds it
+ */
+export function lockDatabase(dbpath: string): (() => void) | undefined {
+  const lock = join(dirname(dbpath), `.${basename(dbpath)}-litestream-s3.lock`);
+  const release = () => {
+    try {
+      unlinkSync(lock);
+    } catch {
+      // The next one sees that its process is gone; in a folder that can't be written to there is nothing to lock.
+    }
+  };
+  try {
+    const owner = readlinkSync(lock);
+    if (owner === ownerOf(owner.split(" ", 1)[0] ?? "")) return undefined;
+    release(); // its process is gone
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") return () => {};
+  }
+  try {
+    symlinkSync(ownerOf(String(process.pid)) ?? "", lock);
+    return release;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EEXIST" ? undefined : () => {};
+  }
+}
+
+/** The process's id and, where there is a `/proc`, when it began: ids come again, in a container soon. */
+function ownerOf(pid: string): string | undefined {
+  if (!isAlive(Number(pid))) return undefined;
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
+    return `${pid} ${stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19]}`; // proc(5), field 22
+  } catch {
+    return `${pid} unknown`;
   }
 }
 

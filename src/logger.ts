@@ -21,23 +21,43 @@ export function defaultLogger(level: string | undefined): Logger {
         level: known,
         redact: { paths: ["key", "token", "*.key", "*.token"], censor: REDACTED },
       },
-      pino.destination({ fd: 2, sync: true }),
+      // A full disk behind stderr must not end the app.
+      pino.destination({ fd: 2, sync: true }).on("error", () => {}),
     );
     defaults.set(known, logger);
   }
   return logger;
 }
 
+/** The same logger, except that nothing it throws gets out: a row matters more than a line. */
+export function unfailing(logger: Logger): Logger {
+  const guarded = (level: keyof Logger) => (fields: object, message?: string) => {
+    try {
+      logger[level](fields, message);
+    } catch {
+      // There is nowhere to say it.
+    }
+  };
+  return {
+    debug: guarded("debug"),
+    info: guarded("info"),
+    warn: guarded("warn"),
+    error: guarded("error"),
+  } as Logger;
+}
+
 /** Gives back the text without any of the secrets, also where they are URL- or base64-encoded. */
 export type Redact = (text: string) => string;
 
 export function redactor(secrets: readonly string[]): Redact {
-  const forms = secrets.flatMap((secret) => [
-    secret,
-    encodeURIComponent(secret),
-    Buffer.from(secret).toString("base64"),
-    Buffer.from(secret).toString("base64url"),
-  ]);
+  const forms = [...secrets, secrets.join(":")].flatMap((secret) => {
+    const url = encodeURIComponent(secret);
+    const encoded = (["base64", "base64url", "hex", "latin1"] as const).map((encoding) =>
+      Buffer.from(secret).toString(encoding),
+    );
+    const lower = url.replace(/%[0-9A-F]{2}/g, (code) => code.toLowerCase());
+    return [secret, url, lower, url.replaceAll("%20", "+"), JSON.stringify(secret).slice(1, -1), ...encoded];
+  });
   // The longest first: one secret may be a part of another.
   const hidden = [...new Set(forms)].filter(Boolean).sort((a, b) => b.length - a.length);
   return (text) => hidden.reduce((rest, form) => rest.replaceAll(form, REDACTED), text);

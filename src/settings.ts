@@ -47,6 +47,27 @@ const noControl = [
   "must not contain a newline, NUL or other control character",
 ] as const satisfies [(value: string) => boolean, string];
 
+// SQLite's URIs and litestream's Go driver take these for the end of the name, or for an escape.
+const plainPath = [
+  (value: string) => !/[?#%]/.test(value),
+  "must not contain ?, # or %: litestream would open another file",
+] as const satisfies [(value: string) => boolean, string];
+
+/** Whether the URL leads to a place of its own inside the bucket, which every store and litestream see as the same one. */
+function hasPath(url: string): boolean {
+  const [, ...segments] = (url.slice("s3://".length).split("?", 1)[0] ?? "").split("/");
+  return segments.some(Boolean) && !segments.some((segment) => segment === "." || segment === "..");
+}
+
+/** Whether the escapes in the URL are whole, and hide no control character. */
+function decodes(url: string): boolean {
+  try {
+    return !CONTROL.test(decodeURIComponent(url));
+  } catch {
+    return false;
+  }
+}
+
 const bucketOf = (url: string) => url.slice("s3://".length).split(/[/?#]/, 1)[0] ?? "";
 
 const Settings = z.object({
@@ -65,12 +86,15 @@ const Settings = z.object({
       (url) => BUCKET.test(bucketOf(url)) && !/\s/.test(url),
       "must look like s3://bucket/path, without spaces",
     ],
+    [hasPath, "names no path in the bucket: it must look like s3://bucket/path"],
+    [(url) => !url.includes("#") && decodes(url), "must not contain # or a broken % escape"],
   ),
-  folder: text(noControl),
+  folder: text(noControl, plainPath),
   db: text(
     [(name) => name.length <= 50, "must be 50 characters at most"],
     noControl,
     [(name) => !/[/\\]/.test(name), "must be a plain file name; the folder is DB_FOLDER"],
+    plainPath,
     [
       (name) => /^[a-z]{1,20}.*\.(sqlite|db)$/.test(name),
       "must begin with a small letter and end in .sqlite or .db",
@@ -93,6 +117,7 @@ export function readSettings(
     const value = own === undefined || own === "" ? environment[name] || fromFile[name] : own;
     if (value !== undefined && value !== "") merged[field] = value;
   }
+  if (typeof merged.folder === "string") merged.folder = resolve(merged.folder);
   const known = Object.keys(ENV_NAMES);
   const unknown = Object.keys(given).filter((name) => !known.includes(name));
   const parsed = Settings.safeParse(merged);
@@ -102,7 +127,7 @@ export function readSettings(
       ...(parsed.error?.issues ?? []).map((issue) => explain(issue, merged)),
     ]);
   }
-  return { ...parsed.data, folder: resolve(parsed.data.folder) };
+  return parsed.data;
 }
 
 /** zod's issue in the words of the environment, without zod's error as a cause: it may quote a value. */

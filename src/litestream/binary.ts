@@ -2,12 +2,12 @@ import { accessSync, closeSync, constants, openSync, readSync, realpathSync, sta
 import { createRequire } from "node:module";
 import { arch, platform } from "node:os";
 import { delimiter, join, resolve } from "node:path";
-import { LitestreamNotFoundError, LitestreamUnsupportedError } from "../errors.ts";
+import { LitestreamNotFoundError, LitestreamUnsupportedError, messageOf } from "../errors.ts";
 import type { Logger, Redact } from "../logger.ts";
 import type { Environment } from "../settings.ts";
 import { type ChildEnd, type ChildOptions, startChild } from "./child.ts";
 import { type Dialect, identify, QUESTIONS } from "./dialect.ts";
-import { CutShort, withLimit } from "./limit.ts";
+import { CutShort, unlessCut, withLimit } from "./limit.ts";
 
 /** A litestream that can be run, and what it is. */
 export interface Litestream {
@@ -79,11 +79,7 @@ function whyNotExecutable(file: string): string | undefined {
 /** The native file where this is the npm package's shim (also pnpm's shell script around it), else the file itself. */
 function behindShim(file: string): string {
   const real = realpathSync(file);
-  const head = Buffer.alloc(4096);
-  const fd = openSync(real, "r");
-  const length = readSync(fd, head);
-  closeSync(fd);
-  const text = head.toString("latin1", 0, length);
+  const text = beginningOf(real);
   if (!text.startsWith("#!")) return file;
   // Not every script that names the package: somebody's wrapper may well call the native file.
   if (!real.includes(`/${NPM_PACKAGE}/`) && !text.includes(`${NPM_PACKAGE}/index.js`)) return file;
@@ -93,6 +89,24 @@ function behindShim(file: string): string {
     `${file} is the shim of ${NPM_PACKAGE}, but its litestream for ${platform()}-${arch()} is not installed. ` +
       `Install ${NPM_PACKAGE} again, with optional dependencies.`,
   );
+}
+
+/** Empty where the file can be executed, but not read: then it is no script. */
+function beginningOf(file: string): string {
+  try {
+    const fd = openSync(file, "r");
+    try {
+      const head = Buffer.alloc(4096);
+      return head.toString("latin1", 0, readSync(fd, head));
+    } finally {
+      closeSync(fd);
+    }
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "EACCES") return "";
+    throw new LitestreamNotFoundError(`${file} can't be read: ${messageOf(error)}. ${INSTALL}`, {
+      cause: error,
+    });
+  }
 }
 
 /** The litestream inside the npm package, as seen from a file; `undefined` where it is not installed. */
@@ -123,11 +137,14 @@ export async function identifyBinary(file: string, options: ChildOptions): Promi
   const id = [realpathSync(file), mtimeMs, size, ino].join(":");
   for (;;) {
     const known = identified.get(id) ?? askBinary(file, options);
+    known.catch(() => {}); // a call that is cut short does not wait for it
     identified.set(id, known);
     try {
-      return await known;
+      const litestream = await unlessCut(known, options.signal);
+      if (litestream === undefined) throw options.signal.reason;
+      return litestream;
     } catch (error) {
-      if (identified.get(id) === known) identified.delete(id);
+      if (identified.get(id) === known && !options.signal.aborted) identified.delete(id);
       // Another call's deadline is none of ours.
       if (!(error instanceof CutShort) || options.signal.aborted) throw error;
     }
@@ -155,7 +172,9 @@ async function askBinary(file: string, options: ChildOptions): Promise<Litestrea
         `${file} could not be started (${startError}): is it a litestream for ${platform()}-${arch()}? ${INSTALL}`,
       );
     }
-    const known = identify({ version, commands, replicateHelp });
+    // One that was killed has said only a part of it.
+    const complete = ends.every(({ exitCode }) => exitCode !== undefined);
+    const known = complete ? identify({ version, commands, replicateHelp }) : undefined;
     if (known !== undefined) return { file, ...known };
     const silent = signal.reason instanceof CutShort ? ` within ${IDENTIFY_SECONDS} s` : "";
     throw new LitestreamUnsupportedError(

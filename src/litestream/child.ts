@@ -1,16 +1,20 @@
 import { once } from "node:events";
+import { closeSync, openSync } from "node:fs";
 import type { Readable } from "node:stream";
 import { StringDecoder } from "node:string_decoder";
 import { setImmediate, setTimeout as sleep } from "node:timers/promises";
 import { execa } from "execa";
+import { LitestreamError } from "../errors.ts";
 import type { Logger, Redact } from "../logger.ts";
 import type { Environment } from "../settings.ts";
 import { unlessCut } from "./limit.ts";
 
-/** A longer line is cut; the rest of it is read and dropped. */
+/** A longer line is cut; the rest of it, from twice as much on, is read and dropped. */
 const MAX_LINE = 8192;
 /** So many of the last lines stay for error messages. */
 const MAX_LINES = 50;
+/** What two processes with their pipes take, and some more. */
+const DESCRIPTORS = 24;
 /** How long the last output may take to arrive after the exit, and an exit after SIGKILL. */
 const SETTLE_MS = 100;
 
@@ -81,7 +85,8 @@ export function startChild(file: string, args: readonly string[], options: Child
   let over = false;
 
   const onLine = (raw: string) => {
-    const line = redact(raw);
+    // Redacted first: a cut may go through a secret.
+    const line = redact(raw).slice(0, MAX_LINE);
     logger.debug({ line }, "litestream");
     lines.push(line);
     if (lines.length > MAX_LINES) lines.shift();
@@ -92,6 +97,7 @@ export function startChild(file: string, args: readonly string[], options: Child
     }
   };
 
+  assertDescriptors();
   const lifeline = startLifeline();
   const child = execa(file, args, {
     env,
@@ -147,6 +153,25 @@ export function startChild(file: string, args: readonly string[], options: Child
   };
 }
 
+/**
+ * Without free file descriptors Node's spawn fails in ways that can't all be caught.
+ * @throws LitestreamError with code `TOO_MANY_OPEN_FILES`
+ */
+function assertDescriptors(): void {
+  const fds: number[] = [];
+  try {
+    for (let i = 0; i < DESCRIPTORS; i += 1) fds.push(openSync("/dev/null", "r"));
+  } catch (error) {
+    throw new LitestreamError(
+      "TOO_MANY_OPEN_FILES",
+      "litestream could not be started: this process has too many open files. Close some, or raise `ulimit -n`.",
+      { cause: error },
+    );
+  } finally {
+    for (const fd of fds) closeSync(fd);
+  }
+}
+
 /** The most that is waited for what should come at once: a process that even SIGKILL does not end must not hold up the answer. */
 async function settled(): Promise<void> {
   await sleep(SETTLE_MS, undefined, { ref: false });
@@ -166,8 +191,8 @@ async function readLines(
     const text = decoder.write(chunk);
     onText(text);
     const lines = (rest + text).split("\n");
-    rest = (lines.pop() ?? "").slice(0, MAX_LINE);
-    for (const line of lines) onLine(line.slice(0, MAX_LINE).replace(/\r$/, ""));
+    rest = (lines.pop() ?? "").slice(0, 2 * MAX_LINE);
+    for (const line of lines) onLine(line.slice(0, 2 * MAX_LINE).replace(/\r$/, ""));
   });
   await new Promise<void>((done) => stream.once("close", done).once("error", () => done()));
   if (rest !== "") onLine(rest);

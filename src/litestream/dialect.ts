@@ -9,6 +9,8 @@ export interface Dialect {
   /** What one replication looks like; `undefined` where litestream has no way to prove one. */
   readonly replicate?: {
     readonly args: (dbpath: string, url: string) => string[];
+    /** The same, beginning with a full copy that needs nothing of what was there before; where `list` can miss something. */
+    readonly anew?: (dbpath: string, url: string) => string[];
     /** The line without which there was no replication. */
     readonly evidence: RegExp;
     /**
@@ -30,6 +32,8 @@ export interface Dialect {
     readonly startsFresh: boolean;
   };
   readonly env: Environment;
+  /** Lists the objects of the replica; `undefined` on 0.3, whose restore tells an incomplete backup from none. */
+  readonly list?: (url: string) => string[];
   /** Whether a backup made by another dialect can be invisible to it; what to tell the user. */
   readonly blindTo?: string;
 }
@@ -62,6 +66,7 @@ const V0_3: Dialect = {
 const V0_5: Dialect = {
   replicate: {
     args: (dbpath, url) => ["replicate", "-once", dbpath, url],
+    anew: (dbpath, url) => ["replicate", "-once", "-force-snapshot", dbpath, url],
     evidence: /^time=\S+ level=INFO msg="one-shot replication complete"(?: |$)/,
     ends: "self",
     settled: NEVER,
@@ -70,11 +75,13 @@ const V0_5: Dialect = {
     startsFresh: false,
   },
   env: { LOG_LEVEL: "debug" },
+  list: (url) => ["ltx", "-level", "all", url],
 };
 
 /** 0.5.0 – 0.5.5: exit code 0 whatever happened, and no line on success. */
 const V0_5_WITHOUT_ONCE: Dialect = {
   env: {},
+  list: (url) => ["ltx", url],
   blindTo:
     "litestream 0.5.0 – 0.5.5 cannot see backups made by litestream 0.3: where this path has one, install litestream 0.5.6 or newer",
 };
@@ -114,6 +121,29 @@ export function restoreArgs(target: string, url: string, ifReplicaExists: boolea
 
 /** The line of a restore with `-if-replica-exists` on a path without a backup, in all dialects. */
 export const NO_BACKUP = /^(?:\S+ \S+ INFO |time=\S+ level=INFO msg=")?no matching backups found"?$/;
+
+/** `broken`: an object at the beginning or in between is missing, so that a restore fails or finds nothing. */
+export type Chain = "none" | "whole" | "broken";
+
+/** What 0.5 lists, one object a line, the transactions that each holds in hexadecimal; `undefined` when it is no such list. */
+export function chainOf(stdout: string): Chain | undefined {
+  const [header = "", ...rows] = stdout.trimEnd().split("\n");
+  if (!/^(?:level\s+)?min_txid\s+max_txid\s+size\s+created\s*$/.test(header)) return undefined;
+  if (rows.length === 0) return "none";
+  const ranges: (readonly [min: bigint, max: bigint])[] = [];
+  for (const row of rows) {
+    const [, min, max] = /^(?:\d+\s+)?([0-9a-f]{16})\s+([0-9a-f]{16})\s/.exec(row) ?? [];
+    if (min === undefined) return undefined;
+    ranges.push([BigInt(`0x${min}`), BigInt(`0x${max}`)]);
+  }
+  let reached = 0n;
+  let newest = 0n;
+  for (const [min, max] of ranges.sort(([a], [b]) => (a < b ? -1 : Number(a > b)))) {
+    if (min <= reached + 1n && max > reached) reached = max;
+    if (max > newest) newest = max;
+  }
+  return reached === newest ? "whole" : "broken";
+}
 
 const REASONS: readonly [FailureReason | "no-backup", RegExp][] = [
   ["no-backup", /no matching backup(?:s found| files available)/],
@@ -187,7 +217,7 @@ function wordsOf(line: string): string | undefined {
   if (dated) return /^(?:WARN|ERROR)$/.test(dated[1] ?? "") ? quoted(dated[2] ?? "") : undefined;
   // ≤ 0.3.9 has no levels, a fatal error of 0.5 begins with `Error: `.
   const informs =
-    /^(?:litestream |initialized db|replicating to|signal received|\s*$)|: sync: new generation "[0-9a-f]{16}"|\(s3\): snapshot written [0-9a-f]{16}\/|^\s*status code: \d+, request id/;
+    /^(?:litestream |initialized db|replicating to|signal received|\s*$|[0-9a-f]{8} {2})|: sync: new generation "[0-9a-f]{16}"|\(s3\): snapshot written [0-9a-f]{16}\/|^\s*status code: \d+, request id/;
   return informs.test(line)
     ? undefined
     : line.replace(/^Error: |^.*: (?=(?:monitor|sync) error: )/, "").trim();

@@ -1,8 +1,12 @@
+import { realpathSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
 import {
   type Fingerprint,
   fileKind,
   fingerprint,
   heldOpenHere,
+  identityOf,
+  lockDatabase,
   removeDatabase,
   removeLitestreamFolder,
   sameFingerprint,
@@ -15,6 +19,7 @@ import {
   messageOf,
 } from "../errors.ts";
 import { identifyBinary, type Job, type Litestream } from "./binary.ts";
+import { lookAtChain } from "./chain.ts";
 import { type Child, startChild } from "./child.ts";
 import { complaintOf, type Dialect } from "./dialect.ts";
 import { CutShort, pause, unlessCut, withLimit } from "./limit.ts";
@@ -61,7 +66,10 @@ const STOP_MS = 2000;
 /** What no second try mends. */
 const FINAL: ReadonlySet<ReplicateFailure> = new Set(["credentials", "bucket", "not-a-database"]);
 
+const LOCK_POLL_MS = 50;
+
 const CHANGING = ["still-changing", "commits kept coming"] as const;
+const LOCKED = "another call, perhaps in another process, was replicating or deleting it all the time";
 
 /** The runs under way, by database. */
 const running = new Map<string, { job: Job; keepLocal: boolean; outcome: Promise<Outcome> }>();
@@ -119,7 +127,8 @@ async function shareRun(
   timeoutSeconds: number,
   run: () => Promise<Outcome>,
 ): Promise<Outcome> {
-  for (let other = running.get(job.dbpath); other !== undefined; other = running.get(job.dbpath)) {
+  const key = join(realpathSync(dirname(job.dbpath)), basename(job.dbpath));
+  for (let other = running.get(key); other !== undefined; other = running.get(key)) {
     const outcome = await unlessCut(
       other.outcome.catch(() => undefined),
       signal,
@@ -134,18 +143,41 @@ async function shareRun(
     // A failure that was not final was that call's deadline: ours may be later.
     if (same && outcome && (outcome.ok || FINAL.has(outcome.reason))) return outcome;
   }
-  if (fileKind(job.dbpath) === "missing") {
-    throw new DatabaseNotFoundError(
-      `The database at ${job.dbpath} has gone while another call was replicating it.`,
-    );
-  }
-  const outcome = run();
-  running.set(job.dbpath, { job, keepLocal, outcome });
+  const outcome = withDatabaseLock(job.dbpath, signal, async () => {
+    if (fileKind(job.dbpath) === "missing") {
+      throw new DatabaseNotFoundError(
+        `The database at ${job.dbpath} has gone while another call was replicating or deleting it.`,
+      );
+    }
+    return await run();
+  }).then((done) => done ?? cutFailure(job, signal, timeoutSeconds, failure(job, "timeout", LOCKED)));
+  running.set(key, { job, keepLocal, outcome });
   try {
     return await outcome;
   } finally {
-    running.delete(job.dbpath);
+    running.delete(key);
   }
+}
+
+/** Waits for the database's lock and runs the work; `undefined` where the signal came before the lock. */
+export async function withDatabaseLock<T>(
+  dbpath: string,
+  signal: AbortSignal,
+  work: () => Promise<T>,
+): Promise<T | undefined> {
+  while (!signal.aborted) {
+    const release = lockDatabase(dbpath);
+    if (release === undefined) {
+      await pause(LOCK_POLL_MS, signal);
+      continue;
+    }
+    try {
+      return await work();
+    } finally {
+      release();
+    }
+  }
+  return undefined;
 }
 
 /**
@@ -166,11 +198,20 @@ async function prove(
     );
   }
   let last: Failure | undefined;
+  let anew = false;
+  const database = identityOf(job.dbpath);
   for (let wait = TICK_MS; !signal.aborted; wait = Math.min(wait * 2, LONGEST_PAUSE_MS)) {
     const look = fingerprint(job.dbpath);
     await pause(wait, signal);
     if (signal.aborted) break;
-    const synced = await synchronise(job, dialect, look, signal);
+    const synced = await synchronise(job, dialect, anew, look, signal);
+    if (identityOf(job.dbpath) !== database) {
+      return failure(
+        job,
+        "failed",
+        "it was removed or replaced meanwhile, so that the replica may hold another one",
+      );
+    }
     if ("reason" in synced) {
       const { reason, words, said } = synced;
       // Killed by us, in silence: what went wrong before tells more than a guess.
@@ -181,13 +222,26 @@ async function prove(
         words || "litestream ended without a word, or did not end when it was asked to",
       );
       if (FINAL.has(last.reason)) return last;
-      if (fileKind(job.dbpath) === "missing") {
-        return failure(job, "failed", "the database was removed meanwhile");
-      }
+      continue;
+    }
+    const unchanged = () => !signal.aborted && sameFingerprint(synced.before, fingerprint(job.dbpath));
+    const chain = unchanged() ? await lookAtChain(job, dialect, signal) : undefined;
+    if (typeof chain === "object") {
+      if (signal.aborted) break;
+      last = failure(job, "failed", chain.words);
+      continue;
+    }
+    if (chain === "broken" || chain === "none") {
+      last = failure(job, "failed", "objects of the backup are missing in the replica");
+      job.logger.warn(
+        { s3: job.s3 },
+        "objects of the backup are missing in the replica: uploading a full copy",
+      );
+      anew = true;
       continue;
     }
     // From this look to the removal nothing is awaited: no commit of this process can come between.
-    if (!signal.aborted && sameFingerprint(synced.before, fingerprint(job.dbpath))) {
+    if (chain === "whole" && unchanged()) {
       return keepLocal ? { ok: true } : remove(job);
     }
     last = failure(job, ...CHANGING);
@@ -200,6 +254,11 @@ function remove(job: Job): Outcome {
     removeDatabase(job.dbpath);
     return { ok: true };
   } catch (error) {
+    if (fileKind(job.dbpath) === "missing") {
+      // The next restore removes what is left.
+      job.logger.warn({ dbpath: job.dbpath }, messageOf(error));
+      return { ok: true };
+    }
     const message = `Everything in ${job.dbpath} is in the replica ${job.s3}, but it could not be deleted here. ${messageOf(error)}`;
     return { ok: false, reason: "failed", message };
   }
@@ -213,6 +272,7 @@ type Synced =
 async function synchronise(
   job: Job,
   dialect: Dialect,
+  anew: boolean,
   look: Fingerprint | undefined,
   signal: AbortSignal,
 ): Promise<Synced> {
@@ -226,7 +286,8 @@ async function synchronise(
     }
   }
   const env = { ...job.env, ...dialect.env };
-  const child = startChild(job.binary, how.args(job.dbpath, job.s3), { ...job, env, signal });
+  const args = (anew ? how.anew : undefined) ?? how.args;
+  const child = startChild(job.binary, args(job.dbpath, job.s3), { ...job, env, signal });
   const evidence = child.line(how.evidence);
   const quiet = how.ends === "self" ? look : await interruptWhenQuiet(job, child, how, signal);
   const end = await child.ended;
@@ -276,7 +337,8 @@ async function interruptWhenQuiet(
 }
 
 function failure(job: Job, reason: ReplicateFailure, words: string): Failure {
-  const message = `${job.dbpath} is not proven to be in ${job.s3} and stays: ${words}. ${ADVICE[reason]}`;
+  // Once more: litestream's words may have lost an escape that hid a secret.
+  const message = `${job.dbpath} is not proven to be in ${job.s3} and stays: ${job.redact(words)}. ${ADVICE[reason]}`;
   return { ok: false, reason, message };
 }
 

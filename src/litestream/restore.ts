@@ -1,6 +1,7 @@
-import { fileKind, RestoreTarget, removeLeftovers } from "../database-files.ts";
+import { fileKind, isEmpty, RestoreTarget, removeLeftovers } from "../database-files.ts";
 import { ADVICE, DatabaseExistsError, LitestreamError, messageOf, RestoreError } from "../errors.ts";
 import { identifyBinary, type Job } from "./binary.ts";
+import { lookAtChain } from "./chain.ts";
 import { startChild } from "./child.ts";
 import { complaintOf, NO_BACKUP, restoreArgs } from "./dialect.ts";
 import { CutShort, withLimit } from "./limit.ts";
@@ -16,6 +17,10 @@ export interface RestoreOptions {
   signal?: AbortSignal;
 }
 
+const INCOMPLETE =
+  "the replica holds objects of a backup, but its beginning is missing, perhaps taken by a lifecycle rule of the bucket; " +
+  "bring them back, or use another REPLICA_URL to begin anew";
+
 /**
  * Restores to a file of its own and moves it into place last.
  * @param findBinary called once it is clear that litestream is needed
@@ -29,7 +34,13 @@ export async function restore(
   const { dbpath, s3, logger } = job;
   const { ifDbNotExists = false, ifReplicaExists = false } = options;
   const keepExisting = () => {
-    if (!ifDbNotExists) throw new DatabaseExistsError(dbpath);
+    if (!ifDbNotExists || fileKind(dbpath) === "other") throw new DatabaseExistsError(dbpath);
+    if (isEmpty(dbpath)) {
+      logger.warn(
+        { dbpath },
+        "the database exists, but is empty: if the app has not meant that, delete() it and restore again",
+      );
+    }
     logger.info({ dbpath }, "the database exists; nothing to restore");
   };
   if (fileKind(dbpath) !== "missing") return keepExisting();
@@ -37,13 +48,20 @@ export async function restore(
   const binary = findBinary();
   await withLimit(options.timeoutSeconds, options.signal, async (signal) => {
     const fail = (reason: RestoreError["reason"], words: string, cause?: unknown) =>
-      new RestoreError(reason, `${dbpath} could not be restored from ${s3}: ${words}. ${ADVICE[reason]}`, {
-        cause,
-      });
+      new RestoreError(
+        reason,
+        `${dbpath} could not be restored from ${s3}: ${job.redact(words)}. ${ADVICE[reason]}`,
+        {
+          cause,
+        },
+      );
     const target = new RestoreTarget(dbpath);
     try {
       removeLeftovers(dbpath);
       const litestream = await identifyBinary(binary, { ...job, signal });
+      const { blindTo } = litestream.dialect;
+      // Also where it finds a backup: a newer one of the other kind may stand beside it.
+      if (blindTo !== undefined) logger.warn({ s3 }, blindTo);
       const env = { ...job.env, ...litestream.dialect.env };
       logger.info({ s3, dbpath, litestream: litestream.version }, "restoring");
       const child = startChild(binary, restoreArgs(target.path, s3, ifReplicaExists), {
@@ -65,7 +83,11 @@ export async function restore(
         throw fail(complaint.reason, complaint.words || "litestream ended without a word");
       const { size } = target;
       if (size === undefined && ifReplicaExists && (await noBackup) !== undefined) {
-        if (litestream.dialect.blindTo !== undefined) logger.warn({ s3 }, litestream.dialect.blindTo);
+        // 0.5 says the same where the beginning of the backup is missing.
+        const chain = await lookAtChain({ ...job, binary }, litestream.dialect, signal);
+        if (signal.aborted) throw signal.reason;
+        if (typeof chain === "object") throw fail("failed", chain.words);
+        if (litestream.dialect.list !== undefined && chain !== "none") throw fail("failed", INCOMPLETE);
         logger.info({ s3 }, "the replica holds no backup; nothing to restore");
         return;
       }

@@ -1,8 +1,11 @@
+import { symlinkSync } from "node:fs";
+import { join } from "node:path";
 import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
 import { DatabaseNotFoundError } from "../../src/index.ts";
+import { startApp } from "../support/app.ts";
 import { startFaultProxy } from "../support/fault-proxy.ts";
 import { replicaUrl, type S3, startS3 } from "../support/s3.ts";
-import { setUp } from "../support/setup.ts";
+import { setUp, tempFolder } from "../support/setup.ts";
 import { rowsIn, writeRows } from "../support/sqlite.ts";
 
 let s3: S3;
@@ -81,4 +84,48 @@ test("different databases at once do not wait for each other's answers", async (
     apps.map(() => true),
   );
   for (const [i, { config }] of apps.entries()) expect(rowsIn(await config.restore())).toBe(i + 1);
+});
+
+test("another process's replication is waited for, by its twin and by delete()", async () => {
+  const proxy = await startFaultProxy(s3.port);
+  onTestFinished(() => proxy.stop());
+  proxy.fault = ({ method }) => (method === "PUT" ? "stall" : undefined);
+  const url = replicaUrl(proxy.port, "concurrency/processes.db");
+  const { config, log, files } = setUp(url);
+  await writeRows(config.dbpath, 30);
+  const app = startApp({ config, method: "timedReplicate", args: [50] });
+  await proxy.nextRequest((request) => request.startsWith("PUT"));
+  proxy.fault = () => undefined;
+  proxy.requests.length = 0;
+  // Another way to the same folder is no way around.
+  const link = join(tempFolder(), "link");
+  symlinkSync(config.folder, link);
+  expect(await setUp(url, { folder: link }).config.timedReplicate(1)).toBe(false);
+  expect(await config.timedReplicate(0.5)).toBe(false);
+  expect(log.at(50)).toEqual([
+    expect.objectContaining({ reason: "timeout", msg: expect.stringContaining("in another process") }),
+  ]);
+  expect(proxy.requests).toEqual([]);
+  let deleted = false;
+  const deletion = config.delete().then(() => {
+    deleted = true;
+  });
+  expect(rowsIn(config.dbpath)).toBe(30);
+  expect(deleted).toBe(false);
+  app.kill();
+  await app.ended;
+  await deletion;
+  expect(files()).toEqual([]);
+});
+
+test("delete() waits for the replication of the same process", async () => {
+  const url = replicaUrl(s3.port, "concurrency/delete.db");
+  const { config, files } = setUp(url);
+  await writeRows(config.dbpath, 30);
+  const replicated = config.replicateOnce({ timeoutSeconds: 30, keepLocal: true });
+  while (!files().some((name) => name.endsWith(".lock"))) await new Promise((done) => setTimeout(done, 1));
+  await config.delete();
+  expect(await replicated).toMatchObject({ ok: true });
+  expect(files()).toEqual([]);
+  expect(rowsIn(await setUp(url).config.restore())).toBe(30);
 });

@@ -15,6 +15,8 @@ export interface S3 {
   readonly port: number;
   /** Whether it refuses a wrong secret. */
   readonly checksSignatures: boolean;
+  /** Takes away an object, as a lifecycle rule of the bucket does. */
+  expire(key: string): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -35,6 +37,10 @@ async function startInProcess(): Promise<S3> {
   return {
     port: front.port,
     checksSignatures: false,
+    expire: async (key) => {
+      const { ok } = await fetch(`http://127.0.0.1:${server.port}/${BUCKET}/${key}`, { method: "DELETE" });
+      if (!ok) throw new Error(`${key} could not be deleted`);
+    },
     stop: async () => {
       await front.stop();
       await server.stop();
@@ -60,6 +66,7 @@ async function startVersitygw(file: string): Promise<S3> {
   return {
     port,
     checksSignatures: true,
+    expire: async (key) => rmSync(join(data, BUCKET, key)),
     stop: async () => {
       process.off("exit", onExit);
       const exited = once(child, "exit");

@@ -402,3 +402,17 @@ describe("what the file is", () => {
 function parse(line: string): unknown {
   return JSON.parse(line);
 }
+
+test("a call that joins another's question keeps its own deadline", async () => {
+  const log = memoryLogger();
+  const gate = join(folder, "gate");
+  const file = fakeLitestream("slow", `while [ ! -e ${gate} ]; do sleep 0.02; done`);
+  const ask = (seconds: number) =>
+    withLimit(seconds, undefined, (signal) =>
+      identifyBinary(file, { env: process.env, signal, redact: (text) => text, logger: log.logger }),
+    );
+  const first = ask(30);
+  await expect(ask(0.05)).rejects.toBeInstanceOf(CutShort);
+  writeFileSync(gate, "");
+  expect((await first).version).toBe("0.5.10");
+});

@@ -1,9 +1,10 @@
-import { spawnSync } from "node:child_process";
+import { execFile, spawnSync } from "node:child_process";
 import { Console } from "node:console";
 import { existsSync, readdirSync, statSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { PassThrough } from "node:stream";
-import { format, inspect } from "node:util";
+import { pathToFileURL } from "node:url";
+import { format, inspect, promisify } from "node:util";
 import { describe, expect, onTestFinished, test } from "vitest";
 import {
   ConfigError,
@@ -11,6 +12,7 @@ import {
   ConfigS3,
   InvalidOptionError,
   LitestreamError,
+  type Logger,
   type SettingsInput,
 } from "../../src/index.ts";
 import { memoryLogger, processesWith, tempFolder } from "../support/setup.ts";
@@ -312,17 +314,53 @@ describe("getResultOnTimeout", () => {
     expect(lines).toEqual(["key [redacted]", "token [redacted]"]);
   });
 
-  test.each([[[]], [[""]], [["", "x"]]])("refuses an empty command: %j", async (command) => {
-    const error = await rejectionOf(create().config.getResultOnTimeout(command, 5));
-    expect(error).toBeInstanceOf(InvalidOptionError);
-    expect(error).toMatchObject({ code: "OPTION_INVALID", message: "The command is empty." });
+  test.each([[[]], [[""]], [["", "x"]], [["a\0b"]], [["ls", "\0"]], ["ls -l" as never]])(
+    "refuses the command %j",
+    async (command) => {
+      const error = await rejectionOf(create().config.getResultOnTimeout(command, 5));
+      expect(error).toBeInstanceOf(InvalidOptionError);
+      expect(error).toMatchObject({
+        code: "OPTION_INVALID",
+        message: expect.stringContaining("a list of words"),
+      });
+    },
+  );
+
+  test("a logger that throws changes nothing", async () => {
+    const fail = () => {
+      throw new Error("a broken logger");
+    };
+    const logger = { debug: fail, info: fail, warn: fail, error: fail } as unknown as Logger;
+    const { config } = create({}, { logger });
+    expect(await config.getResultOnTimeout(["/bin/sh", "-c", "echo a line"], 30)).toEqual(["a line\n", ""]);
+    await config.delete();
+  });
+
+  test("says so where the process has no file descriptor left, and nothing crashes", async () => {
+    const script = `
+      import { openSync, closeSync } from "node:fs";
+      import { ConfigS3 } from ${JSON.stringify(pathToFileURL(resolve("dist/index.js")).href)};
+      const settings = { key: "k-e-y", token: "t-o-k-e-n", s3: "s3://x/x.db", folder: ${JSON.stringify(tempFolder())} };
+      const config = new ConfigS3(settings, { envFile: false });
+      const fds = [];
+      try { for (;;) fds.push(openSync("/dev/null")); } catch {}
+      const codes = [];
+      for (let free = 0; free <= 8; free += 1) {
+        await config.getResultOnTimeout(["/bin/true"], 5).catch(({ code }) => codes.push(code));
+        closeSync(fds.pop());
+      }
+      for (const fd of fds) closeSync(fd);
+      await config.getResultOnTimeout(["/bin/true"], 30);
+      process.stdout.write(JSON.stringify(codes));`;
+    const args = ["-c", 'ulimit -n 200; exec "$0" --input-type=module --eval "$1"', process.execPath, script];
+    const { stdout } = await promisify(execFile)("/bin/sh", args);
+    expect(JSON.parse(stdout)).toEqual(Array.from({ length: 9 }, () => "TOO_MANY_OPEN_FILES"));
   });
 
   test.each([
     ["does not exist", "/no/such/command"],
     ["is not on PATH", "no-such-command"],
     ["is a folder", "/"],
-    ["has a NUL in its name", "a\0b"],
   ])("a command that %s could not be started", async (_, name) => {
     const error = await rejectionOf(create().config.getResultOnTimeout([name, "--secret", TOKEN], 5));
     expect(error).toBeInstanceOf(LitestreamError);

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { complaintOf, identify, NO_BACKUP, restoreArgs } from "../../src/litestream/dialect.ts";
+import { chainOf, complaintOf, identify, NO_BACKUP, restoreArgs } from "../../src/litestream/dialect.ts";
 import { COMMANDS, REPLICATE_HELP } from "./recorded.ts";
 
 const DB = "/data/a.db";
@@ -236,6 +236,30 @@ describe("evidence of a replication", () => {
     'time=2026-11-24T09:33:37.480Z level=INFO msg="one-shot replication complete with errors"',
   ])("on 0.5 a name that looks like it is none: %s", (line) => {
     expect(line).not.toMatch(V0_5.evidence);
+  });
+});
+
+describe("what the list of a replica tells on 0.5", () => {
+  const HEADER = "level  min_txid          max_txid          size  created\n";
+  const row = (level: number, min: number, max: number) =>
+    `${level}      ${min.toString(16).padStart(16, "0")}  ${max.toString(16).padStart(16, "0")}  719   2026-11-24T16:51:42Z\n`;
+
+  test.each([
+    ["none", "level  min_txid  max_txid  size  created\n"],
+    ["none", "min_txid  max_txid  size  created\n"],
+    ["whole", HEADER + row(0, 1, 1) + row(0, 2, 2) + row(0, 3, 300)],
+    ["whole", HEADER + row(0, 5, 5) + row(1, 3, 4) + row(9, 1, 2)],
+    ["whole", HEADER + row(0, 9, 9) + row(0, 2, 2) + row(9, 1, 9)],
+    ["whole", `${HEADER.slice(7)}${row(0, 1, 1).slice(7)}`],
+    ["broken", HEADER + row(0, 2, 2) + row(0, 3, 3)],
+    ["broken", HEADER + row(0, 1, 1) + row(0, 3, 3)],
+    ["broken", HEADER + row(9, 1, 4) + row(0, 6, 6)],
+    [undefined, ""],
+    [undefined, "usage: ltx\n"],
+    [undefined, `${HEADER}nothing of the kind\n`],
+    [undefined, row(0, 1, 1)],
+  ])("%s", (chain, stdout) => {
+    expect(chainOf(stdout)).toBe(chain);
   });
 });
 

@@ -51,6 +51,20 @@ describe("redactor", () => {
     expect(hide("abc aab(c .* a+b(c $&")).toBe("abc aab(c [redacted] [redacted] [redacted]");
   });
 
+  test.each([
+    ["as JSON and Go escape it", 'a"b\\c/d e', 'a\\"b\\\\c/d e'],
+    ["in hexadecimal", "sEcRet", "734563526574"],
+    ["with small letters in the escapes", "a/b", "a%2fb"],
+    ["with + for a space", "a b", "a+b"],
+    ["read in the wrong encoding", "AKé", "AK\u00c3\u00a9"],
+  ])("hides a secret %s", (_, secret, shown) => {
+    expect(redactor([secret])(`<${shown}>`)).toBe("<[redacted]>");
+  });
+
+  test("hides the pair as basic authorisation has it", () => {
+    expect(redactor(["key", "token"])(`Basic ${btoa("key:token")}`)).toBe("Basic [redacted]");
+  });
+
   test("an empty secret hides nothing", () => {
     expect(redactor([""])("text")).toBe("text");
   });
@@ -68,7 +82,7 @@ describe("the default logger", () => {
       const settings = { key: "AKIDsHoWn", token: "tOkEnsHoWn", s3: "s3://x/x.db", folder: ${JSON.stringify(folder)} };
       const config = new ConfigS3(settings, { envFile: false });
       await config.getResultOnTimeout(["/bin/sh", "-c", "echo at debug level: $0", "tOkEnsHoWn"], 30);
-      writeFileSync(config.dbpath, "");
+      writeFileSync(config.dbpath, "x");
       await config.restore({ ifDbNotExists: true });
       await config.delete();
       process.stdout.write("the app's own");`;
@@ -97,6 +111,17 @@ describe("the default logger", () => {
     const { stdout, lines } = await printed(level);
     expect(lines.map((line) => line.level)).toEqual(levels);
     expect(stdout).toBe("the app's own");
+  });
+
+  test("a full disk behind stderr does not end the app", async () => {
+    const script = `
+      import { ConfigS3 } from ${JSON.stringify(LIBRARY)};
+      const settings = { key: "k-e-y", token: "t-o-k-e-n", s3: "s3://x/x.db", folder: ${JSON.stringify(tempFolder())} };
+      await new ConfigS3(settings, { envFile: false }).delete();
+      await new Promise((done) => setTimeout(done, 50));
+      process.stdout.write("alive");`;
+    const args = ["-c", 'exec "$0" --input-type=module --eval "$1" 2>/dev/full', process.execPath, script];
+    expect((await promisify(execFile)("/bin/sh", args)).stdout).toBe("alive");
   });
 
   test("says who it is, and no secret", async () => {

@@ -261,8 +261,6 @@ describe("what each setting may be", () => {
 
   test.each([
     ["100 characters", filled("s3://b/", 100, ".db")],
-    ["a bucket alone", "s3://bucket"],
-    ["a bucket and a slash", "s3://bucket/"],
     ["a bucket with dots and dashes", "s3://my.own-bucket_1/x.db"],
     ["a bucket on an S3-compatible host", "s3://bucket.localhost:9000/path/x.db"],
     ["an @ in the path", "s3://bucket/me@home/x.db"],
@@ -296,6 +294,14 @@ describe("what each setting may be", () => {
       "must not carry credentials",
     ],
     ["a secret in a fragment", "s3://bucket/x.db#token=sEcReT", "must not carry credentials"],
+    ["a bucket alone", "s3://bucket", "names no path"],
+    ["a bucket and slashes", "s3://bucket//", "names no path"],
+    ["a bucket and parameters", "s3://bucket/?region=x", "names no path"],
+    ["a path of dots", "s3://bucket/./x.db", "names no path"],
+    ["a path that leads out", "s3://bucket/a/../../x.db", "names no path"],
+    ["a fragment", "s3://bucket/x.db#1", "must not contain #"],
+    ["half an escape", "s3://bucket/x%zz.db", "broken % escape"],
+    ["an escaped NUL", "s3://bucket/x%00.db", "broken % escape"],
     ["a newline at the end", "s3://bucket/x.db\n", "control character"],
     ["a newline inside", "s3://bucket/\nx.db", "control character"],
     ["NUL", "s3://bucket/x\0.db", "control character"],
@@ -336,6 +342,9 @@ describe("what each setting may be", () => {
     ["a carriage return", "app\r.db", "control character"],
     ["NUL", "app\0.db", "control character"],
     ["a Unicode line separator", "app\u2028.db", "must begin with"],
+    ["a question mark", "a?b.db", "must not contain ?"],
+    ["a hash", "a#b.db", "must not contain ?, #"],
+    ["an escape", "a%41b.db", "must not contain ?, # or %"],
   ])("not db: %s", (_, db, problem) => {
     expect(errorOf({ ...REQUIRED, db }).issues).toEqual([
       { name: "DB_SQLITE", problem: expect.stringContaining(problem) },
@@ -367,4 +376,13 @@ describe("what each setting may be", () => {
     const settings = JSON.parse('{"key":"k","token":"t","__proto__":{"s3":"s3://elsewhere/x.db"}}');
     expect(() => create(settings)).toThrow(ConfigError);
   });
+
+  test.each(["/data/100%", "/data/a?b", "relative#1"])(
+    "not folder: %s, litestream would open another file",
+    (folder) => {
+      expect(errorOf({ ...REQUIRED, folder }).issues).toEqual([
+        { name: "DB_FOLDER", problem: expect.stringContaining("must not contain ?, # or %") },
+      ]);
+    },
+  );
 });

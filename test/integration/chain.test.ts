@@ -1,0 +1,61 @@
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { RestoreError } from "../../src/index.ts";
+import { IS_0_3 } from "../support/litestream.ts";
+import { replicaUrl, type S3, startS3 } from "../support/s3.ts";
+import { setUp } from "../support/setup.ts";
+import { rowsIn, writeRows } from "../support/sqlite.ts";
+
+let s3: S3;
+beforeAll(async () => {
+  s3 = await startS3();
+});
+afterAll(() => s3.stop());
+
+// 0.3 keeps a whole copy for each run, so that nothing older is needed.
+describe.skipIf(IS_0_3)("on 0.5, objects of the backup vanish from the bucket", () => {
+  /** Three lives of 10 rows each, and the fourth one under way with 10 more. */
+  async function fourthLife(path: string) {
+    const url = replicaUrl(s3.port, path);
+    const app = setUp(url);
+    for (let life = 1; life <= 3; life += 1) {
+      await app.config.restore({ ifReplicaExists: true });
+      await writeRows(app.config.dbpath, 10);
+      expect(await app.config.timedReplicate(30)).toBe(true);
+    }
+    await app.config.restore();
+    await writeRows(app.config.dbpath, 10);
+    return { ...app, url };
+  }
+  const object = (path: string, txid: number) => {
+    const id = txid.toString(16).padStart(16, "0");
+    return `${path}/0000/${id}-${id}.ltx`;
+  };
+
+  test.each([
+    ["the first one", 1],
+    ["one in the middle", 2],
+  ])("%s: a full copy goes up before the local database goes, with a warning", async (_, txid) => {
+    const path = `chain/mended-${txid}.db`;
+    const { config, log, url } = await fourthLife(path);
+    await s3.expire(object(path, txid));
+    log.lines.length = 0;
+    expect(await config.timedReplicate(30)).toBe(true);
+    expect(log.at(40)).toEqual([
+      expect.objectContaining({ msg: expect.stringContaining("objects of the backup are missing") }),
+    ]);
+    expect(rowsIn(await setUp(url).config.restore({ ifReplicaExists: true }))).toBe(40);
+  });
+
+  test("a backup without its beginning is not taken for no backup", async () => {
+    const path = "chain/no-beginning.db";
+    const { url } = await fourthLife(path);
+    await s3.expire(object(path, 1));
+    const { config, files } = setUp(url);
+    const error = await config.restore({ ifReplicaExists: true }).catch((reason: unknown) => reason);
+    expect(error).toBeInstanceOf(RestoreError);
+    expect(error).toMatchObject({
+      message: expect.stringMatching(/beginning is missing|no matching backup/),
+    });
+    expect(files()).toEqual([]);
+  });
+});
