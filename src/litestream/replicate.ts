@@ -244,6 +244,7 @@ async function prove(
     if (chain === "whole" && unchanged()) {
       return keepLocal ? { ok: true } : remove(job);
     }
+    if (signal.aborted) break;
     last = failure(job, ...CHANGING);
   }
   return cutFailure(job, signal, timeoutSeconds, last);
