@@ -30,7 +30,7 @@ const COARSE_MS = 2100;
 
 /** Whether the database has 0 bytes, as SQLite leaves it that opened it and wrote nothing. */
 export function isEmpty(dbpath: string): boolean {
-  return lstatSync(dbpath).size === 0 && fileKind(`${dbpath}-wal`) === "missing";
+  return lstatSync(dbpath, { throwIfNoEntry: false })?.size === 0 && fileKind(`${dbpath}-wal`) === "missing";
 }
 
 /** What would change with a commit. */

@@ -33,8 +33,18 @@ export async function restore(
 ): Promise<void> {
   const { dbpath, s3, logger } = job;
   const { ifDbNotExists = false, ifReplicaExists = false } = options;
+  const fail = (reason: RestoreError["reason"], words: string, cause?: unknown) => {
+    const message = `${dbpath} could not be restored from ${s3}: ${job.redact(words)}. ${ADVICE[reason]}`;
+    return new RestoreError(reason, message, { cause });
+  };
   const keepExisting = () => {
-    if (!ifDbNotExists || fileKind(dbpath) === "other") throw new DatabaseExistsError(dbpath);
+    if (!ifDbNotExists) throw new DatabaseExistsError(dbpath);
+    if (fileKind(dbpath) === "other") {
+      throw fail(
+        "not-a-database",
+        "a symbolic link, a folder or another thing that is no plain file is in its place",
+      );
+    }
     if (isEmpty(dbpath)) {
       logger.warn(
         { dbpath },
@@ -47,14 +57,6 @@ export async function restore(
 
   const binary = findBinary();
   await withLimit(options.timeoutSeconds, options.signal, async (signal) => {
-    const fail = (reason: RestoreError["reason"], words: string, cause?: unknown) =>
-      new RestoreError(
-        reason,
-        `${dbpath} could not be restored from ${s3}: ${job.redact(words)}. ${ADVICE[reason]}`,
-        {
-          cause,
-        },
-      );
     const target = new RestoreTarget(dbpath);
     try {
       removeLeftovers(dbpath);

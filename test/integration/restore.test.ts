@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { DatabaseExistsError, RestoreError } from "../../src/index.ts";
@@ -243,4 +243,24 @@ test("the restored database is a database to go on with", async () => {
   const writer = await startWriter(config.dbpath, { rows: 5 });
   expect(writer.acked).toBe(205);
   expect(existsSync(config.dbpath)).toBe(true);
+});
+
+test("what is in the database's place and no plain file is no existing database", async () => {
+  const { config } = setUp(replicaUrl(s3.port, "restore/other.db"));
+  symlinkSync("nowhere", config.dbpath);
+  const options = { ifDbNotExists: true, ifReplicaExists: true };
+  const error = await config.restore(options).catch((reason: unknown) => reason);
+  expect(error).toBeInstanceOf(RestoreError);
+  expect(error).toMatchObject({
+    reason: "not-a-database",
+    message: expect.stringContaining("symbolic link"),
+  });
+});
+
+test("an empty database is kept, with a warning", async () => {
+  const { config, log, files } = setUp(replicaUrl(s3.port, "restore/empty.db"));
+  writeFileSync(config.dbpath, "");
+  await config.restore({ ifDbNotExists: true });
+  expect(files()).toEqual(["db.sqlite"]);
+  expect(log.at(40)).toEqual([expect.objectContaining({ msg: expect.stringContaining("is empty") })]);
 });
