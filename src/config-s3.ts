@@ -133,7 +133,7 @@ export class ConfigS3 {
    * @param timeoutSeconds how long it may take at most; it returns as soon as the proof is there
    * @returns true: everything committed is in the replica and the local files are gone. false: not proven within
    * the time, the reason is logged at error level and the local database is still there
-   * @throws DatabaseNotFoundError, LitestreamNotFoundError, LitestreamUnsupportedError, InvalidOptionError
+   * @throws DatabaseNotFoundError, LitestreamNotFoundError, LitestreamUnsupportedError, InvalidOptionError, FileSystemError
    */
   async timedReplicate(timeoutSeconds: number): Promise<boolean> {
     const result = await this.replicateOnce({ timeoutSeconds });
@@ -152,7 +152,7 @@ export class ConfigS3 {
 
   /**
    * What `timedReplicate` is made of: says why not, and can leave the local files in place.
-   * @throws DatabaseNotFoundError, LitestreamNotFoundError, LitestreamUnsupportedError, InvalidOptionError
+   * @throws DatabaseNotFoundError, LitestreamNotFoundError, LitestreamUnsupportedError, InvalidOptionError, FileSystemError
    */
   async replicateOnce(options: ReplicateOptions): Promise<ReplicateResult> {
     assertTimeout(options?.timeoutSeconds);

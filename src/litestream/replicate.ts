@@ -7,6 +7,7 @@ import {
   heldOpenHere,
   identityOf,
   lockDatabase,
+  recoverDatabase,
   removeDatabase,
   removeLitestreamFolder,
   sameFingerprint,
@@ -83,6 +84,7 @@ export async function replicate(job: Job, options: ReplicateOptions): Promise<Re
   const start = performance.now();
   let litestream: Litestream | undefined;
   const outcome = await withLimit(timeoutSeconds, options.signal, async (signal): Promise<Outcome> => {
+    recoverDatabase(job.dbpath);
     const kind = fileKind(job.dbpath);
     if (kind === "missing") {
       throw new DatabaseNotFoundError(
@@ -240,9 +242,9 @@ async function prove(
       anew = true;
       continue;
     }
-    // From this look to the removal nothing is awaited: no commit of this process can come between.
     if (chain === "whole" && unchanged()) {
-      return keepLocal ? { ok: true } : remove(job);
+      const outcome = keepLocal ? { ok: true as const } : remove(job, synced.before);
+      if (outcome !== undefined) return outcome;
     }
     if (signal.aborted) break;
     last = failure(job, ...CHANGING);
@@ -250,10 +252,10 @@ async function prove(
   return cutFailure(job, signal, timeoutSeconds, last);
 }
 
-function remove(job: Job): Outcome {
+/** `undefined`: something was committed at the last moment, and the database is where it was. */
+function remove(job: Job, proven: Fingerprint | undefined): Outcome | undefined {
   try {
-    removeDatabase(job.dbpath);
-    return { ok: true };
+    return proven && removeDatabase(job.dbpath, proven) ? { ok: true } : undefined;
   } catch (error) {
     if (fileKind(job.dbpath) === "missing") {
       // The next restore removes what is left.

@@ -1,4 +1,4 @@
-import { fileKind, isEmpty, RestoreTarget, removeLeftovers } from "../database-files.ts";
+import { fileKind, isEmpty, RestoreTarget, recoverDatabase, removeLeftovers } from "../database-files.ts";
 import { ADVICE, DatabaseExistsError, LitestreamError, messageOf, RestoreError } from "../errors.ts";
 import { identifyBinary, type Job } from "./binary.ts";
 import { lookAtChain } from "./chain.ts";
@@ -53,6 +53,7 @@ export async function restore(
     }
     logger.info({ dbpath }, "the database exists; nothing to restore");
   };
+  recoverDatabase(dbpath);
   if (fileKind(dbpath) !== "missing") return keepExisting();
 
   const binary = findBinary();

@@ -2,6 +2,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { LitestreamUnsupportedError } from "../../src/index.ts";
+import { startApp } from "../support/app.ts";
 import { afterLitestream, fakeLitestream } from "../support/fake-litestream.ts";
 import { startFaultProxy } from "../support/fault-proxy.ts";
 import { IS_0_3, LOGS_WAL_SEGMENTS } from "../support/litestream.ts";
@@ -100,6 +101,27 @@ describe("nothing is deleted without the whole proof", () => {
     expect(await config.timedReplicate(4)).toBe(false);
     expect(log.at(50)).toEqual([expect.objectContaining({ reason: "still-changing" })]);
     expect(rowsIn(config.dbpath)).toBeGreaterThan(30);
+  });
+
+  test("a commit by another process at the very moment of the removal keeps the database", async () => {
+    const url = replicaUrl(s3.port, "proof/moment.db");
+    const { config } = setUp(url);
+    // It has the database open, and commits once when it is told to.
+    const writer = await startWriter(config.dbpath, { rows: 30, after: "hold" });
+    onTestFinished(() => writer.finish());
+    const imports = ["./last-moment.mjs"];
+    const app = startApp({
+      config,
+      method: "timedReplicate",
+      args: [40],
+      imports,
+      env: { WRITER: `${writer.pid}` },
+    });
+    // The first removal is undone; the second one finds what it looked at.
+    const { outcome, stderr } = await app.ended;
+    expect(outcome, stderr).toEqual({ value: true });
+    expect(writer.acked).toBe(31);
+    expect(rowsIn(await setUp(url).config.restore())).toBe(31);
   });
 
   test("a database that is put in the place of the first one is not deleted with it", async () => {

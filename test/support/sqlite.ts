@@ -20,6 +20,7 @@ export interface WriterOptions {
 export interface Writer {
   /** The number of rows whose commit has been acknowledged. */
   readonly acked: number;
+  readonly pid: number | undefined;
   /** Lets it come to its end. */
   finish(): Promise<void>;
 }
@@ -54,6 +55,7 @@ export async function startWriter(dbpath: string, options: WriterOptions): Promi
     get acked() {
       return acked;
     },
+    pid: child.pid,
     finish: async () => {
       stdin.end();
       await exited;

@@ -24,7 +24,11 @@ switch (after) {
   case "kill":
     process.kill(process.pid, "SIGKILL");
     break;
-  case "hold": // an app that has forgotten to close, until its stdin ends
+  case "hold": // an app that has forgotten to close, until its stdin ends; it commits once more on SIGUSR2
+    process.once("SIGUSR2", () => {
+      insert.run(bytes);
+      say({ acked: count.get().n });
+    });
     process.stdin.resume();
     break;
   case "read": {

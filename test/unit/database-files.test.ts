@@ -1,7 +1,25 @@
-import { readlinkSync, statSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import {
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import { dirname, join } from "node:path";
 import { beforeEach, describe, expect, test } from "vitest";
-import { fingerprint, lockDatabase, sameFingerprint } from "../../src/database-files.ts";
+import {
+  fingerprint,
+  lockDatabase,
+  recoverDatabase,
+  removeDatabase,
+  sameFingerprint,
+} from "../../src/database-files.ts";
 import { deadPid, tempFolder } from "../support/setup.ts";
 
 let dbpath: string;
@@ -65,5 +83,56 @@ describe("the lock", () => {
     const owner = readlinkSync(lock());
     expect(lockDatabase(dbpath)).toBeUndefined();
     expect(readlinkSync(lock())).toBe(owner);
+  });
+});
+
+describe("the removal", () => {
+  const files = () => readdirSync(dirname(dbpath)).sort();
+
+  beforeEach(() => {
+    writeFileSync(`${dbpath}-wal`, "a WAL");
+    mkdirSync(join(dbpath, "..", ".a.db-litestream", "ltx"), { recursive: true });
+    writeFileSync(join(dbpath, "..", ".a.db-litestream", "ltx", "1"), "an object");
+  });
+
+  test("takes everything where nothing has changed since the proof", () => {
+    expect(removeDatabase(dbpath, fingerprint(dbpath))).toBe(true);
+    expect(files()).toEqual([]);
+  });
+
+  test("takes nothing where the -wal has changed since", () => {
+    const proven = fingerprint(dbpath);
+    writeFileSync(`${dbpath}-wal`, "a longer WAL");
+    const before = files();
+    expect(removeDatabase(dbpath, proven)).toBe(false);
+    expect(files()).toEqual(before);
+    expect(readFileSync(dbpath, "utf8")).toBe("a database");
+  });
+
+  test("that a kill cut short is undone by recovery; a database that is there is left alone", () => {
+    renameSync(dbpath, `${dbpath}.removing`);
+    recoverDatabase(dbpath);
+    expect(readFileSync(dbpath, "utf8")).toBe("a database");
+    writeFileSync(`${dbpath}.removing`, "an older one");
+    recoverDatabase(dbpath);
+    expect(readFileSync(dbpath, "utf8")).toBe("a database");
+    expect(removeDatabase(dbpath)).toBe(true);
+    expect(files()).toEqual([]);
+  });
+
+  test("succeeds where a kill has left two names of one file", () => {
+    linkSync(dbpath, `${dbpath}.removing`);
+    expect(removeDatabase(dbpath, fingerprint(dbpath))).toBe(true);
+    expect(files()).toEqual([]);
+  });
+
+  test("is not undone while another call holds the lock: it is under way there", () => {
+    renameSync(dbpath, `${dbpath}.removing`);
+    const release = lockDatabase(dbpath);
+    recoverDatabase(dbpath);
+    expect(existsSync(dbpath)).toBe(false);
+    release?.();
+    recoverDatabase(dbpath);
+    expect(existsSync(dbpath)).toBe(true);
   });
 });
