@@ -2,7 +2,8 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { FileSystemError } from "../../src/index.ts";
-import { deadPid, setUp } from "../support/setup.ts";
+import { deadPid } from "../support/processes.ts";
+import { setUp } from "../support/setup.ts";
 
 const URL = "s3://backups/delete.db";
 

@@ -1,11 +1,11 @@
-import { rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { FileSystemError, RestoreError } from "../../src/index.ts";
+import { fillDisk, NO_SMALL_DISK } from "../support/disk.ts";
 import { afterLitestream, fakeLitestream } from "../support/fake-litestream.ts";
+import { processesWith } from "../support/processes.ts";
 import { replicaUrl, type S3, startS3 } from "../support/s3.ts";
-import { processesWith, setUp } from "../support/setup.ts";
-import { makeReadOnly, NO_SMALL_DISK, smallDisk } from "../support/small-disk.ts";
+import { setUp } from "../support/setup.ts";
+import { makeReadOnly, smallDisk } from "../support/small-disk.ts";
 import { rowsIn, writeRows } from "../support/sqlite.ts";
 
 let s3: S3;
@@ -14,24 +14,11 @@ beforeAll(async () => {
 });
 afterAll(() => s3.stop());
 
-/** Fills the disk to its last byte and gives it back. */
-function fill(folder: string): () => void {
-  const file = join(folder, "filler");
-  for (let size = 1 << 24; size >= 1; size >>= 1) {
-    try {
-      writeFileSync(file, Buffer.alloc(size), { flag: "a" });
-    } catch {
-      // as much as there was room for
-    }
-  }
-  return () => rmSync(file);
-}
-
 describe.skipIf(NO_SMALL_DISK)(`a full disk${NO_SMALL_DISK ? ` (skipped: ${NO_SMALL_DISK})` : ""}`, () => {
   test("at shutdown: false with the reason, and the database as it was", async () => {
     const { config } = setUp(replicaUrl(s3.port, "disk/full.db"), { folder: smallDisk(2048) });
     await writeRows(config.dbpath, 50, { bytes: 4000, after: "kill" });
-    const empty = fill(config.folder);
+    const empty = fillDisk(config.folder);
     const result = await config.replicateOnce({ timeoutSeconds: 3 });
     expect(result).toMatchObject({ ok: false, reason: "failed" });
     expect(result).toMatchObject({

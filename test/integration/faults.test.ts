@@ -4,8 +4,9 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest"
 import { DatabaseNotFoundError } from "../../src/index.ts";
 import { type Fault, type FaultProxy, startFaultProxy } from "../support/fault-proxy.ts";
 import { IS_0_3 } from "../support/litestream.ts";
+import { processesWith } from "../support/processes.ts";
 import { freePort, replicaUrl, type S3, startS3 } from "../support/s3.ts";
-import { overtimeOf, processesWith, setUp, tempFolder } from "../support/setup.ts";
+import { overtimeOf, setUp, tempFolder } from "../support/setup.ts";
 import { rowsIn, writeRows } from "../support/sqlite.ts";
 
 let s3: S3;

@@ -4,8 +4,9 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vit
 import { startApp } from "../support/app.ts";
 import { startFaultProxy } from "../support/fault-proxy.ts";
 import { IS_0_3, LITESTREAM } from "../support/litestream.ts";
+import { processesWith } from "../support/processes.ts";
 import { replicaUrl, type S3, startS3 } from "../support/s3.ts";
-import { processesWith, setUp, tempFolder } from "../support/setup.ts";
+import { setUp, tempFolder } from "../support/setup.ts";
 import { rowsIn, writeRows } from "../support/sqlite.ts";
 
 let s3: S3;

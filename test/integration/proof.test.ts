@@ -6,8 +6,9 @@ import { startApp } from "../support/app.ts";
 import { afterLitestream, fakeLitestream } from "../support/fake-litestream.ts";
 import { startFaultProxy } from "../support/fault-proxy.ts";
 import { IS_0_3, LOGS_WAL_SEGMENTS } from "../support/litestream.ts";
+import { processesWith } from "../support/processes.ts";
 import { replicaUrl, type S3, startS3 } from "../support/s3.ts";
-import { processesWith, setUp, tempFolder } from "../support/setup.ts";
+import { setUp, tempFolder } from "../support/setup.ts";
 import { rowsIn, startWriter, writeRows } from "../support/sqlite.ts";
 
 let s3: S3;

@@ -4,8 +4,9 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vit
 import { DatabaseExistsError, RestoreError } from "../../src/index.ts";
 import { startFaultProxy } from "../support/fault-proxy.ts";
 import { IS_0_3 } from "../support/litestream.ts";
+import { deadPid, processesWith } from "../support/processes.ts";
 import { freePort, replicaUrl, type S3, startS3 } from "../support/s3.ts";
-import { deadPid, overtimeOf, processesWith, setUp, tempFolder } from "../support/setup.ts";
+import { overtimeOf, setUp, tempFolder } from "../support/setup.ts";
 import { rowsIn, startWriter, writeRows } from "../support/sqlite.ts";
 
 let s3: S3;

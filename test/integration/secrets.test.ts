@@ -3,8 +3,9 @@ import { join } from "node:path";
 import { inspect } from "node:util";
 import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
 import { startFaultProxy } from "../support/fault-proxy.ts";
+import { processesWith } from "../support/processes.ts";
 import { freePort, KEY, replicaUrl, type S3, startS3, TOKEN } from "../support/s3.ts";
-import { processesWith, setUp } from "../support/setup.ts";
+import { setUp } from "../support/setup.ts";
 import { writeRows } from "../support/sqlite.ts";
 
 let s3: S3;

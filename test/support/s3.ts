@@ -1,9 +1,9 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { startFauxqs } from "fauxqs";
 import { startFaultProxy } from "./fault-proxy.ts";
 
@@ -15,6 +15,8 @@ export interface S3 {
   readonly port: number;
   /** Whether it refuses a wrong secret. */
   readonly checksSignatures: boolean;
+  /** The objects below a path. */
+  keys(path: string): Promise<string[]>;
   /** Takes away an object, as a lifecycle rule of the bucket does. */
   expire(key: string): Promise<void>;
   stop(): Promise<void>;
@@ -37,6 +39,10 @@ async function startInProcess(): Promise<S3> {
   return {
     port: front.port,
     checksSignatures: false,
+    keys: async (path) => {
+      const listing = await fetch(`http://127.0.0.1:${server.port}/${BUCKET}?list-type=2&prefix=${path}/`);
+      return [...(await listing.text()).matchAll(/<Key>([^<]*)<\/Key>/g)].map(([, key]) => key ?? "").sort();
+    },
     expire: async (key) => {
       const { ok } = await fetch(`http://127.0.0.1:${server.port}/${BUCKET}/${key}`, { method: "DELETE" });
       if (!ok) throw new Error(`${key} could not be deleted`);
@@ -66,6 +72,14 @@ async function startVersitygw(file: string): Promise<S3> {
   return {
     port,
     checksSignatures: true,
+    keys: async (path) => {
+      const folder = join(data, BUCKET, path);
+      const entries = existsSync(folder) ? readdirSync(folder, { recursive: true, withFileTypes: true }) : [];
+      return entries
+        .filter((entry) => entry.isFile())
+        .map((entry) => relative(join(data, BUCKET), join(entry.parentPath, entry.name)))
+        .sort();
+    },
     expire: async (key) => rmSync(join(data, BUCKET, key)),
     stop: async () => {
       process.off("exit", onExit);

@@ -1,7 +1,6 @@
-import { spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { basename, join } from "node:path";
+import { join } from "node:path";
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import pino from "pino";
 import { onTestFinished } from "vitest";
@@ -16,11 +15,6 @@ export function tempFolder(at: "test" | "hook" = "test"): string {
   if (at === "test") onTestFinished(remove);
   else process.once("exit", remove);
   return folder;
-}
-
-/** The id of a process that has ended. */
-export function deadPid(): number {
-  return spawnSync(process.execPath, ["-e", ""]).pid;
 }
 
 interface LogLine {
@@ -64,18 +58,4 @@ export async function overtimeOf<T>(seconds: number, call: () => Promise<T>) {
   const ms = performance.now() - start;
   delays.disable();
   return { result, overtimeMs: ms - seconds * 1000 - delays.max / 1e6 };
-}
-
-/** The processes that have the text in their arguments, except this one. */
-export function processesWith(text: string): string[] {
-  return readdirSync("/proc")
-    .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
-    .flatMap((pid) => {
-      try {
-        const line = readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ").trim();
-        return line.includes(text) ? [`${basename(pid)} ${line}`] : [];
-      } catch {
-        return []; // it has ended meanwhile
-      }
-    });
 }

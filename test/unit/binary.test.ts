@@ -23,7 +23,8 @@ import {
 } from "../../src/index.ts";
 import { findBinary, identifyBinary } from "../../src/litestream/binary.ts";
 import { CutShort, withLimit } from "../../src/litestream/limit.ts";
-import { memoryLogger, processesWith, tempFolder } from "../support/setup.ts";
+import { processesWith } from "../support/processes.ts";
+import { memoryLogger, tempFolder } from "../support/setup.ts";
 import { COMMANDS, REPLICATE_HELP } from "./recorded.ts";
 
 const PLATFORM_PACKAGE = `@flydotio/litestream-${process.platform}-${process.arch}`;

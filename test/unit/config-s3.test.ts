@@ -15,7 +15,8 @@ import {
   type Logger,
   type SettingsInput,
 } from "../../src/index.ts";
-import { memoryLogger, processesWith, tempFolder } from "../support/setup.ts";
+import { processesWith } from "../support/processes.ts";
+import { memoryLogger, tempFolder } from "../support/setup.ts";
 
 const KEY = "AKIDsHoWnNoWhErE";
 const TOKEN = "tOkEn/sHoWn+NoWhErE=";

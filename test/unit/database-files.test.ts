@@ -20,7 +20,8 @@ import {
   removeDatabase,
   sameFingerprint,
 } from "../../src/database-files.ts";
-import { deadPid, tempFolder } from "../support/setup.ts";
+import { deadPid } from "../support/processes.ts";
+import { tempFolder } from "../support/setup.ts";
 
 let dbpath: string;
 beforeEach(() => {

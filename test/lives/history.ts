@@ -1,0 +1,164 @@
+import fc from "fast-check";
+import type { Fault } from "../support/fault-proxy.ts";
+
+// A history is what happens to one app and its replica: lives on machines, one after the other. Plain data, so that
+// fast-check can choose, shrink and print it.
+
+/** What the store does to some of the requests of a phase. */
+export interface FaultPlan {
+  fault: Fault;
+  to: "any" | "GET" | "PUT";
+  /** So many such requests go through first. */
+  after: number;
+  /** So many are hit; `all`: the store stays like that until the phase is over. */
+  count: number | "all";
+}
+
+/** A signal to the app or to its litestream, when so many requests have come in the phase, or so much later. */
+export interface SignalPlan {
+  /** `app` gets SIGKILL, `litestream` the named signal. */
+  who: "app" | "litestream";
+  signal: "SIGKILL" | "SIGTERM" | "SIGINT";
+  /** 0: as soon as the phase begins. */
+  atRequest: number;
+  laterMs: number;
+}
+
+export interface Phase {
+  fault: FaultPlan | undefined;
+  signal: SignalPlan | undefined;
+}
+
+export interface Life {
+  /** The disk of the life before, or that of a new machine. */
+  disk: "same" | "empty";
+  /** Puts what an older life left (`-wal`, `-shm`, litestream's folder, half a restore) where there is no database. */
+  litter: boolean;
+  boot: Phase & { disk: "full" | undefined };
+  work: {
+    rows: number;
+    bytes: number;
+    /** Also fills and frees pages. */
+    churn: boolean;
+    by: "app" | "other";
+    /** Replicates in the middle, and keeps the database. */
+    sync: boolean;
+    checkpoint: "NONE" | "PASSIVE" | "TRUNCATE";
+  };
+  /** An object of the backup that vanishes while the app runs, as a share of their number. */
+  vanish: number | undefined;
+  /** Kills the app at a step of the library's own: before or after its nth file-changing call. */
+  killStep: { n: number; moment: "before" | "after" } | undefined;
+  end:
+    | { how: "crash" }
+    | (Phase & {
+        how: "shutdown";
+        close: boolean;
+        reader: boolean;
+        writer: "none" | "same" | "other";
+        everyMs: number;
+        writerMs: number;
+        calls: number;
+        disk: "full" | "read-only" | undefined;
+      });
+  /** Which litestream this life has, as a step from the one before: 1 is an upgrade, -1 a downgrade. */
+  litestream: 0 | 1 | -1;
+}
+
+export interface History {
+  database: {
+    journal: "wal" | "delete";
+    pageSize: number;
+    autoVacuum: 0 | 1 | 2;
+    /** What the first machine finds: nothing, or a file of 0 bytes. */
+    start: "nothing" | "0 bytes";
+  };
+  /** Where in the list of litestreams the first life is, as a share of their number. */
+  litestream: number;
+  /** Every machine has a disk of a few MB. */
+  smallDisk: boolean;
+  lives: Life[];
+}
+
+const fault: fc.Arbitrary<Fault> = fc.oneof(
+  fc.constantFrom<Fault>("reset", "stall", "stall-body", "drop-response"),
+  fc.record({ status: fc.constantFrom(403 as const, 404 as const, 500 as const, 503 as const) }),
+  fc.record({ slow: fc.record({ bytes: fc.constantFrom(100, 2000), everyMs: fc.constantFrom(1, 10) }) }),
+);
+
+const faultPlan: fc.Arbitrary<FaultPlan> = fc.record({
+  fault,
+  to: fc.constantFrom("any", "GET", "PUT"),
+  after: fc.constantFrom(0, 0, 1, 2, 3),
+  count: fc.constantFrom<1 | 2 | "all">(1, 2, "all"),
+});
+
+const signalPlan: fc.Arbitrary<SignalPlan> = fc.record({
+  who: fc.constantFrom("app", "app", "litestream"),
+  signal: fc.constantFrom("SIGKILL", "SIGTERM", "SIGINT"),
+  atRequest: fc.nat(8),
+  laterMs: fc.constantFrom(0, 0, 1, 5, 20, 100, 400, 1100),
+});
+
+/** Nothing, in so many of a hundred cases fewer than all. */
+const inPercent = <T>(percent: number, of: fc.Arbitrary<T>): fc.Arbitrary<T | undefined> =>
+  fc.oneof({ weight: 100 - percent, arbitrary: fc.constant(undefined) }, { weight: percent, arbitrary: of });
+
+const life: fc.Arbitrary<Life> = fc.record({
+  disk: fc.constantFrom("same", "same", "empty"),
+  litter: fc.boolean(),
+  boot: fc.record({
+    fault: inPercent(25, faultPlan),
+    signal: inPercent(20, signalPlan),
+    disk: inPercent(10, fc.constant("full")),
+  }),
+  work: fc.record({
+    rows: fc.oneof(fc.nat(20), fc.constantFrom(0, 300)),
+    bytes: fc.constantFrom(1, 100, 3000),
+    churn: fc.boolean(),
+    by: fc.constantFrom("app", "app", "other"),
+    sync: inPercent(20, fc.constant(true)).map(Boolean),
+    checkpoint: fc.constantFrom("NONE", "NONE", "PASSIVE", "TRUNCATE"),
+  }),
+  vanish: inPercent(15, fc.double({ min: 0, max: 1, noNaN: true })),
+  killStep: inPercent(
+    12,
+    fc.record({ n: fc.integer({ min: 1, max: 25 }), moment: fc.constantFrom("before", "after") }),
+  ),
+  end: fc.oneof(
+    { weight: 1, arbitrary: fc.record({ how: fc.constant("crash") }) },
+    {
+      weight: 6,
+      arbitrary: fc.record({
+        how: fc.constant("shutdown"),
+        close: fc.boolean(),
+        reader: inPercent(15, fc.constant(true)).map(Boolean),
+        writer: fc.constantFrom("none", "none", "none", "none", "same", "other"),
+        everyMs: fc.constantFrom(1, 20, 300),
+        writerMs: fc.constantFrom(50, 600, 5000),
+        calls: fc.constantFrom(1, 1, 1, 2),
+        fault: inPercent(30, faultPlan),
+        signal: inPercent(25, signalPlan),
+        disk: inPercent(12, fc.constantFrom("full", "read-only")),
+      }),
+    },
+  ),
+  litestream: fc.constantFrom(0, 0, 0, 0, 1, -1),
+}) as fc.Arbitrary<Life>;
+
+// Not biased: without faults small histories find nothing.
+export const histories: fc.Arbitrary<History> = fc
+  .noBias(
+    fc.record({
+      database: fc.record({
+        journal: fc.constantFrom("wal", "wal", "delete"),
+        pageSize: fc.constantFrom(4096, 4096, 512, 65536),
+        autoVacuum: fc.constantFrom(0, 0, 1, 2),
+        start: fc.constantFrom("nothing", "nothing", "0 bytes"),
+      }),
+      litestream: fc.double({ min: 0, max: 1, noNaN: true }),
+      smallDisk: fc.boolean(),
+      lives: fc.array(life, { minLength: 2, maxLength: 6, size: "max" }),
+    }),
+  )
+  .map((history) => history as History);

@@ -1,0 +1,77 @@
+// `npm run soak -- --minutes 10`: lives for as long as one likes, on as many litestreams as one names. Every history that
+// breaks an invariant is shrunk and printed with its seed.
+//   --minutes N | --lives N   when to stop (default: 10 minutes)
+//   --litestream FILE         a litestream that the lives may have; again for more, the oldest first (default: npm's)
+//   --seed N                  where the choice of histories begins (default: the time)
+//   --workers N               how many histories side by side (default: 4)
+//   --report FILE             where the totals go, as JSON
+// VERSITYGW_BIN names versitygw; without it the S3 server is fauxqs, in this process.
+import { spawnSync } from "node:child_process";
+import { writeFileSync } from "node:fs";
+import { resolve } from "node:path";
+import { parseArgs } from "node:util";
+import fc from "fast-check";
+import { LITESTREAM } from "../support/litestream.ts";
+import { startS3 } from "../support/s3.ts";
+import { histories } from "./history.ts";
+import { Report } from "./report.ts";
+import { play, type Version } from "./world.ts";
+
+const { values } = parseArgs({
+  options: {
+    minutes: { type: "string" },
+    lives: { type: "string" },
+    litestream: { type: "string", multiple: true, default: [LITESTREAM] },
+    seed: { type: "string", default: String(Date.now() % 1_000_000) },
+    workers: { type: "string", default: "4" },
+    report: { type: "string" },
+  },
+});
+const maxLives = Number(values.lives ?? Number.POSITIVE_INFINITY);
+const maxMinutes = Number(values.minutes ?? (values.lives === undefined ? 10 : Number.POSITIVE_INFINITY));
+const start = performance.now();
+const minutes = () => (performance.now() - start) / 60_000;
+
+function versionOf(name: string): Version {
+  const file = resolve(name);
+  const ask = (args: string[]) => spawnSync(file, args, { encoding: "utf8" });
+  const is03 = /^\s+generations\s/m.test(ask([]).stdout);
+  return { name: `${ask(["version"]).stdout.trim()} (${name.split("/").at(-1)})`, file, is03 };
+}
+
+const versions = values.litestream.map(versionOf);
+const s3 = await startS3();
+const report = new Report();
+let failed = false;
+let seed = Number(values.seed);
+const over = () => failed || report.lives >= maxLives || minutes() >= maxMinutes;
+const say = () => console.error(`${minutes().toFixed(1)} min: ${report.line}`);
+const progress = setInterval(say, 15_000);
+
+async function worker(): Promise<void> {
+  while (!over()) {
+    seed += 1;
+    const property = fc.asyncProperty(histories, async (history) => {
+      // A failure elsewhere does not end a history that is being shrunk here.
+      if (!over() || failedHere) await play(history, versions, s3, report).catch(keep);
+    });
+    let failedHere = false;
+    const keep = (error: unknown) => {
+      failedHere = true;
+      failed = true;
+      throw error;
+    };
+    const details = await fc.check(property, { seed, numRuns: 10 });
+    if (details.failed) console.log(fc.defaultReportMessage(details), details.errorInstance);
+  }
+}
+
+console.error(`seed ${values.seed}, litestream ${versions.map(({ name }) => name).join(", ")}`);
+await Promise.all(Array.from({ length: Number(values.workers) }, worker));
+clearInterval(progress);
+await s3.stop();
+const totals = { minutes: Number(minutes().toFixed(1)), ...report };
+if (values.report) writeFileSync(values.report, `${JSON.stringify(totals, undefined, 2)}\n`);
+console.log(JSON.stringify(totals, undefined, 2));
+say();
+process.exitCode = failed ? 1 : 0;

@@ -1,0 +1,668 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import type { IncomingMessage } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { fillDisk, mountSmallDisk, NO_SMALL_DISK, remountDisk, unmountDisk } from "../support/disk.ts";
+import { type Fault, type FaultProxy, startFaultProxy } from "../support/fault-proxy.ts";
+import { deadPid, processesWith } from "../support/processes.ts";
+import { KEY, replicaUrl, type S3, TOKEN } from "../support/s3.ts";
+import { secretIn } from "../support/secrets.ts";
+import type { FaultPlan, History, Life, Phase, SignalPlan } from "./history.ts";
+import { Report } from "./report.ts";
+
+/** A litestream that the lives may have. */
+export interface Version {
+  readonly name: string;
+  readonly file: string;
+  readonly is03: boolean;
+}
+
+/** Rows from one id to another that one life has written. */
+interface Stretch {
+  life: number;
+  from: number;
+  to: number;
+}
+
+interface Outcome {
+  value?: unknown;
+  error?: { name: string; code: string; reason?: string; message: string };
+}
+interface Events {
+  boot?: Outcome;
+  content?: Stretch[];
+  synced?: Outcome;
+  wrote?: unknown;
+  result?: Outcome;
+  others?: Outcome[];
+  overtimeMs?: number;
+}
+
+const BOOT_SECONDS = 15;
+const PATIENT_SECONDS = 20;
+const HURRIED_SECONDS = 2.5;
+/** So much later than its deadline an answer may come, as design.md has it. */
+const OVERTIME_MS = 250;
+const SMALL_DISK_KIB = 64_000;
+const script = new URL("./process.mjs", import.meta.url).pathname;
+const stepKiller = new URL("../support/step-killer.mjs", import.meta.url).pathname;
+
+/** What `litestream restore` by hand leaves when it is killed: none of the library's files, and so it stays. */
+const HAND_MADE = "db.sqlite.tmp";
+
+let histories = 0;
+
+/**
+ * Plays a history on real parts and holds what comes of it against the model: how many rows the local database must
+ * hold, how many the replica, and whose rows they are.
+ * @param versions the litestreams there are, the oldest first
+ * @throws Error where an invariant is broken
+ */
+export async function play(
+  history: History,
+  versions: readonly Version[],
+  s3: S3,
+  report: Report,
+): Promise<void> {
+  histories += 1;
+  const path = `lives/${process.pid}-${histories}/db`;
+  const root = mkdtempSync(join(tmpdir(), "litestream-s3-lives-"));
+  const proxy = await startFaultProxy(s3.port);
+  const world = new World(history, versions, s3, proxy, root, path, report);
+  try {
+    report.histories += 1;
+    for (const life of history.lives) await world.live(life);
+    await world.end();
+  } finally {
+    await proxy.stop();
+    world.tearDown();
+    rmSync(root, { recursive: true, force: true });
+  }
+}
+
+class World {
+  readonly #history: History;
+  readonly #versions: readonly Version[];
+  readonly #s3: S3;
+  readonly #proxy: FaultProxy;
+  readonly #root: string;
+  readonly #path: string;
+  readonly #report: Report;
+  readonly #disks: string[] = [];
+  readonly #acks: string;
+  #version: number;
+  #lives = 0;
+  #litter: string | undefined;
+  #leak: string | undefined;
+  readonly #company: Running[] = [];
+  /** Whose rows there may be, the last ones perhaps not acknowledged. */
+  #lineage: Stretch[] = [];
+  /** The highest acknowledged id. */
+  #acked = 0;
+  /** So many rows are proven to be in the replica. */
+  #replicated = 0;
+  /** Objects of the backup are gone, and nothing was proven since. */
+  #broken = false;
+  /** Litestreams that have written to the replica. */
+  readonly #writers = new Set<Version>();
+
+  constructor(
+    history: History,
+    versions: readonly Version[],
+    s3: S3,
+    proxy: FaultProxy,
+    root: string,
+    path: string,
+    report: Report,
+  ) {
+    this.#history = history;
+    this.#versions = versions;
+    this.#s3 = s3;
+    this.#proxy = proxy;
+    this.#root = root;
+    this.#path = path;
+    this.#report = report;
+    this.#acks = join(root, "acks");
+    this.#version = Math.min(versions.length - 1, Math.floor(history.litestream * versions.length));
+    writeFileSync(this.#acks, "");
+    this.#newDisk();
+    if (history.database.start === "0 bytes") writeFileSync(this.#dbpath, "");
+  }
+
+  get #folder(): string {
+    return this.#disks.at(-1) as string;
+  }
+
+  get #dbpath(): string {
+    return join(this.#folder, "db.sqlite");
+  }
+
+  get #hasLocal(): boolean {
+    return existsSync(this.#dbpath) || existsSync(`${this.#dbpath}.removing`);
+  }
+
+  #newDisk(): void {
+    const folder = join(this.#root, `disk-${this.#disks.length}`);
+    mkdirSync(folder);
+    if (this.#history.smallDisk) {
+      if (NO_SMALL_DISK === undefined) mountSmallDisk(folder, SMALL_DISK_KIB);
+      else Report.count(this.#report.notRun, `a full disk: ${NO_SMALL_DISK}`);
+    }
+    this.#disks.push(folder);
+  }
+
+  tearDown(): void {
+    for (const line of processesWith(this.#root)) process.kill(Number.parseInt(line, 10), "SIGKILL");
+    if (this.#history.smallDisk && NO_SMALL_DISK === undefined) {
+      for (const disk of this.#disks) unmountDisk(disk);
+    }
+  }
+
+  #fail(what: string): never {
+    const versions = this.#versions[this.#version]?.name;
+    throw new Error(`life ${this.#lives}, litestream ${versions}: ${what}`);
+  }
+
+  async live(life: Life): Promise<void> {
+    this.#lives += 1;
+    this.#report.lives += 1;
+    const number = this.#lives;
+    const before = this.#version;
+    this.#version = Math.max(0, Math.min(this.#versions.length - 1, before + life.litestream));
+    const version = this.#versions[this.#version] as Version;
+    const downgraded = [...this.#writers].some(
+      (writer) => this.#versions.indexOf(writer) > this.#version && !(writer.is03 && version.is03),
+    );
+    Report.count(this.#report.litestreams, version.name);
+
+    if (life.disk === "empty" && !this.#broken && this.#lives > 1) await this.#changeMachine();
+    if (downgraded && !this.#hasLocal) {
+      await this.#bootDowngraded(version);
+      this.#version = before; // the operator has seen the warning
+      return;
+    }
+    if (!this.#hasLocal && life.litter) this.#plantLitter();
+    const hadLocal = this.#hasLocal;
+    const small = this.#history.smallDisk && NO_SMALL_DISK === undefined;
+
+    const { end } = life;
+    // A small disk is to be full when the harness says so.
+    const work = { ...life.work, rows: Math.min(life.work.rows, small ? 20 : Number.POSITIVE_INFINITY) };
+    const shutdown = end.how === "shutdown" ? end : undefined;
+    const inVain = isLasting(shutdown?.fault) || shutdown?.writer !== "none" || shutdown?.disk !== undefined;
+    const seconds = inVain ? HURRIED_SECONDS : PATIENT_SECONDS;
+    const app = this.#start("app", number, version, {
+      database: this.#history.database,
+      bootSeconds: isLasting(life.boot.fault) ? HURRIED_SECONDS : BOOT_SECONDS,
+      small,
+      work: { ...work, rows: work.by === "app" ? work.rows : 0 },
+      end: shutdown && { ...shutdown, seconds, close: shutdown.close && shutdown.writer !== "same" },
+      killStep: life.killStep,
+    });
+    try {
+      // Boot.
+      const empty = small && life.boot.disk === "full" && !hadLocal ? fillDisk(this.#folder) : undefined;
+      if (empty) Report.count(this.#report.faults, "full disk at boot");
+      await app.until("booting");
+      this.#begin(life.boot, app, "boot");
+      await app.until("boot");
+      this.#proxy.fault = () => undefined;
+      empty?.();
+      app.order("open");
+      const { boot } = app.events;
+      if (boot?.error) return await this.#bootFailed(life, boot.error, app);
+      await app.until("content");
+      if (app.events.content === undefined) return await this.#appGone(app, "boot", hadLocal);
+      this.#report.boots += 1;
+      this.#checkRows(
+        app.events.content,
+        this.#required(hadLocal),
+        `after the boot on ${hadLocal ? "its own" : "an empty"} disk`,
+      );
+      this.#settle(app.events.content);
+      if (!hadLocal) this.#replicated = this.#acked;
+
+      // Work.
+      app.order("work");
+      if (work.by === "other") {
+        const other = this.#start("writer", number, version, {
+          work,
+        });
+        this.#company.push(other);
+        await other.ended;
+      }
+      await app.until("wrote");
+      this.#readAcks();
+      if (app.events.synced?.value !== undefined && (app.events.synced.value as { ok: boolean }).ok) {
+        // What came after it is not in it; that much was acknowledged before.
+        this.#replicated = Math.max(this.#replicated, this.#acked - work.rows);
+        this.#broken = false;
+        this.#writers.add(version);
+      } else if (app.events.synced && !small) {
+        this.#fail(`a healthy store, but no proof: ${JSON.stringify(app.events.synced)}`);
+      }
+      if (app.ended_ !== undefined) return await this.#appGone(app, "work", true);
+      this.#keepLitter();
+      if (life.vanish !== undefined) await this.#vanish(life.vanish);
+
+      // End.
+      if (shutdown === undefined) {
+        app.kill("SIGKILL");
+        app.killed = "app, at work";
+        return await this.#appGone(app, "crash", true);
+      }
+      if (shutdown.reader) this.#company.push(await this.#start("reader", number, version, {}).ready());
+      if (shutdown.writer === "other") {
+        const rarely = { ...work, rows: 1 };
+        const writer = await this.#start("writer", number, version, {
+          work: rarely,
+          everyMs: shutdown.everyMs,
+        }).ready();
+        this.#company.push(writer);
+        setTimeout(() => writer.order("stop"), shutdown.writerMs);
+      }
+      const mend = small ? this.#spoilDisk(shutdown) : undefined;
+      app.order("stop");
+      await app.until("stopping");
+      this.#begin(shutdown, app, "shutdown");
+      await app.until("result");
+      this.#proxy.fault = () => undefined;
+      const { result, others = [], overtimeMs = 0 } = app.events;
+      await app.ended;
+      await this.#stopCompany();
+      mend?.();
+      if (result === undefined) return await this.#appGone(app, "shutdown", true);
+      this.#readAcks();
+      if (overtimeMs > OVERTIME_MS) {
+        this.#report.deadlinesMissed += 1;
+        this.#fail(`the answer came ${Math.round(overtimeMs)} ms after its deadline`);
+      }
+      const troubled =
+        shutdown.fault !== undefined ||
+        shutdown.signal !== undefined ||
+        shutdown.disk !== undefined ||
+        shutdown.writer !== "none" ||
+        small ||
+        downgraded;
+      this.#answered(result, others, version, troubled);
+    } finally {
+      this.#proxy.fault = () => undefined;
+      await this.#stopCompany();
+      app.kill("SIGKILL");
+      await app.ended;
+      if (app.killed) Report.count(this.#report.kills, app.killed);
+      const leak = secretIn(app.stderr) ?? this.#leak;
+      if (leak !== undefined) this.#fail(`the ${leak} is in the output of the app, or in an argument list`);
+    }
+  }
+
+  /** The others that have the database open end with the machine. */
+  async #stopCompany(): Promise<void> {
+    for (const other of this.#company) other.kill("SIGKILL");
+    await Promise.all(this.#company.splice(0).map((other) => other.ended));
+  }
+
+  /** The last two lives: nothing happens to them, and so both must succeed. */
+  async end(): Promise<void> {
+    const quiet = { fault: undefined, signal: undefined, disk: undefined };
+    const plain: Life = {
+      disk: "same",
+      litter: false,
+      boot: quiet,
+      work: { rows: 3, bytes: 100, churn: false, by: "app", sync: false, checkpoint: "NONE" },
+      vanish: undefined,
+      killStep: undefined,
+      end: {
+        how: "shutdown",
+        close: true,
+        reader: false,
+        writer: "none",
+        everyMs: 1,
+        writerMs: 1,
+        calls: 1,
+        ...quiet,
+      },
+      litestream: 0,
+    };
+    const newest = Math.max(
+      this.#version,
+      ...[...this.#writers].map((writer) => this.#versions.indexOf(writer)),
+    );
+    this.#version = newest;
+    await this.live(plain);
+    await this.live({ ...plain, disk: "empty" });
+    for (let tries = 0; processesWith(this.#root).length > 0; tries += 1) {
+      if (tries > 500) this.#fail(`processes are left over: ${processesWith(this.#root).join("; ")}`);
+      await new Promise((done) => setTimeout(done, 20));
+    }
+  }
+
+  /** How many rows must be there after a boot. */
+  #required(hadLocal: boolean): number {
+    return hadLocal ? this.#acked : this.#replicated;
+  }
+
+  #readAcks(): void {
+    let last: Stretch | undefined;
+    for (const line of readFileSync(this.#acks, "utf8").trimEnd().split("\n")) {
+      const [kind, life, id] = line.split(" ");
+      const [lifeOf, idOf] = [Number(life), Number(id)];
+      if (lifeOf !== this.#lives) continue;
+      if (kind === "a") {
+        if (idOf > this.#acked) this.#report.rowsAcknowledged += 1;
+        this.#acked = Math.max(this.#acked, idOf);
+      }
+      last = this.#lineage.at(-1);
+      if (last?.life === lifeOf) last.to = Math.max(last.to, idOf);
+      else this.#lineage.push({ life: lifeOf, from: idOf, to: idOf });
+    }
+  }
+
+  /** What is there is a beginning of what was written, in its order, and long enough. */
+  #checkRows(content: Stretch[], required: number, when: string): void {
+    const newest = content.at(-1)?.to ?? 0;
+    this.#report.rowsChecked += newest;
+    if (newest < required) {
+      this.#report.rowsLost += required - newest;
+      this.#fail(`${when} ${required - newest} of ${required} acknowledged rows are missing`);
+    }
+    for (const [i, { life, from, to }] of content.entries()) {
+      const written = this.#lineage[i];
+      const fits =
+        written !== undefined && written.life === life && written.from === from && to <= written.to;
+      const last = i === content.length - 1;
+      if (!fits || (!last && to !== written.to)) {
+        this.#fail(
+          `${when} there are rows of another time: ${JSON.stringify(content)}, written were ${JSON.stringify(this.#lineage)}`,
+        );
+      }
+    }
+  }
+
+  /** From now on the app goes on from what it has found. */
+  #settle(content: Stretch[]): void {
+    this.#lineage = structuredClone(content);
+    this.#acked = content.at(-1)?.to ?? 0;
+  }
+
+  /** The machine is gone with its disk: what it alone had is lost, as promised; it must have had it, though. */
+  async #changeMachine(): Promise<void> {
+    if (this.#hasLocal && this.#acked > 0) {
+      if (existsSync(this.#dbpath)) {
+        const check = this.#start("check", this.#lives, this.#versions[this.#version] as Version, {});
+        await check.ended;
+        const { content, damaged } = check.events as Events & { damaged?: string };
+        if (content === undefined) this.#fail(`the local database can't be read: ${damaged ?? check.stderr}`);
+        this.#checkRows(content, this.#acked, "on the old disk");
+      }
+    }
+    this.#newDisk();
+  }
+
+  #answered(result: Outcome, others: Outcome[], version: Version, troubled: boolean): void {
+    const { error } = result;
+    const value = result.value as { ok: boolean; reason?: string; message?: string } | undefined;
+    Report.count(this.#report.answers, error?.code ?? (value?.ok ? "true" : `false: ${value?.reason}`));
+    const local = readdirSync(this.#folder).filter(
+      (name) => name.includes("db.sqlite") && name !== HAND_MADE,
+    );
+    if (value?.ok) {
+      if (local.length > 0) this.#fail(`true, but ${local.join(", ")} is left`);
+      this.#replicated = this.#acked;
+      this.#broken = false;
+      this.#writers.add(version);
+    } else {
+      if (!this.#hasLocal) {
+        this.#report.localFilesWronglyDeleted += 1;
+        this.#fail(`not true, but the local database is gone: ${JSON.stringify(result)}`);
+      }
+      if (!troubled) this.#fail(`nothing was wrong, but no proof: ${JSON.stringify(result)}`);
+      if (error && error.code !== "LITESTREAM_UNSUPPORTED")
+        this.#fail(`it rejected: ${JSON.stringify(error)}`);
+      this.#writers.add(version); // perhaps
+    }
+    const agrees = others.every(
+      (other) =>
+        (other.value as { ok: boolean } | undefined)?.ok === value?.ok ||
+        other.error?.code === "DATABASE_NOT_FOUND",
+    );
+    if (!agrees && value?.ok === true)
+      this.#fail(`two calls, two answers: ${JSON.stringify([result, ...others])}`);
+  }
+
+  /** The app has ended without its answer: by a kill of ours, or else it is a failure. */
+  async #appGone(app: Running, when: string, hadLocal: boolean): Promise<void> {
+    const { signal, code } = await app.ended;
+    if (signal === null)
+      this.#fail(`the app ended with exit code ${code} (${when}): ${app.stderr.slice(-3000)}`);
+    if (app.killed === undefined) app.killed = `app, ${when}: at a step of its own`;
+    if (when === "boot") {
+      if (hadLocal && !this.#hasLocal) this.#fail("the boot has removed the local database");
+      return;
+    }
+    this.#readAcks();
+    this.#writers.add(this.#versions[this.#version] as Version);
+    // Killed after the removal: then the replica must have everything.
+    if (!this.#hasLocal) {
+      this.#replicated = this.#acked;
+      this.#broken = false;
+    }
+  }
+
+  async #bootFailed(life: Life, error: NonNullable<Outcome["error"]>, app: Running): Promise<void> {
+    await app.ended;
+    Report.count(this.#report.bootErrors, error.reason ?? error.code);
+    const small = this.#history.smallDisk && NO_SMALL_DISK === undefined;
+    const expected =
+      life.boot.fault !== undefined ||
+      life.boot.signal !== undefined ||
+      (small && life.boot.disk !== undefined);
+    if (!expected && !this.#broken)
+      this.#fail(`nothing was wrong, but the boot failed: ${JSON.stringify(error)}`);
+    if (this.#hasLocal) this.#fail(`a failed boot, but there is a database: ${JSON.stringify(error)}`);
+  }
+
+  /** An older litestream after a newer one, on an empty disk: it says so, or fails, or has every row. */
+  async #bootDowngraded(version: Version): Promise<void> {
+    Report.count(this.#report.faults, "downgrade of litestream, empty disk");
+    const app = this.#start("app", this.#lives, version, {
+      database: this.#history.database,
+      bootSeconds: BOOT_SECONDS,
+    });
+    app.order("open");
+    await app.until("content");
+    const warned = /cannot see backups made by litestream/.test(app.stderr);
+    app.order("stop");
+    await app.ended;
+    const { boot, content } = app.events;
+    if (boot === undefined) this.#fail(`the app ended in its boot: ${app.stderr.slice(-3000)}`);
+    const rows = content?.at(-1)?.to ?? 0;
+    if (boot.error === undefined && rows < this.#replicated && !warned) {
+      this.#fail(`after a downgrade it starts in silence with ${rows} of ${this.#replicated} rows`);
+    }
+    this.#newDisk();
+  }
+
+  #spoilDisk(shutdown: Life["end"] & { how: "shutdown" }): (() => void) | undefined {
+    if (shutdown.disk === "full") {
+      Report.count(this.#report.faults, "full disk at shutdown");
+      return fillDisk(this.#folder);
+    }
+    // A file system that is written to can't be made read-only.
+    if (shutdown.disk !== "read-only" || shutdown.reader || shutdown.writer !== "none" || !shutdown.close)
+      return undefined;
+    if (!remountDisk(this.#folder, "ro")) return undefined;
+    Report.count(this.#report.faults, "read-only folder at shutdown");
+    return () => void remountDisk(this.#folder, "rw");
+  }
+
+  #keepLitter(): void {
+    const to = join(this.#root, "litter");
+    rmSync(to, { recursive: true, force: true });
+    mkdirSync(to);
+    for (const name of ["db.sqlite-wal", "db.sqlite-shm", ".db.sqlite-litestream"]) {
+      const from = join(this.#folder, name);
+      if (existsSync(from)) cpSync(from, join(to, name), { recursive: true });
+    }
+    this.#litter = to;
+  }
+
+  #plantLitter(): void {
+    Report.count(this.#report.faults, "leftovers of an older life");
+    if (this.#litter) cpSync(this.#litter, this.#folder, { recursive: true });
+    const abandoned = `db.sqlite.restore-${deadPid()}-0123abcd`;
+    for (const name of [HAND_MADE, abandoned, `${abandoned}.tmp-wal`, "db.sqlite-journal"]) {
+      writeFileSync(join(this.#folder, name), "left over");
+    }
+  }
+
+  async #vanish(share: number): Promise<void> {
+    const keys = await this.#s3.keys(this.#path);
+    const key = keys[Math.floor(share * keys.length)];
+    if (key === undefined) return;
+    await this.#s3.expire(key);
+    Report.count(this.#report.faults, "an object vanishes from the bucket");
+    this.#broken = true;
+    this.#replicated = 0;
+  }
+
+  /** Arms the faults and signals of a phase. */
+  #begin(phase: Phase, app: Running, name: "boot" | "shutdown"): void {
+    const { fault, signal } = phase;
+    let requests = 0;
+    const atRequest = signal && this.#signaller(signal, app, name);
+    if (signal?.atRequest === 0) atRequest?.();
+    const plan = fault && this.#planned(fault);
+    this.#proxy.fault = (request) => {
+      requests += 1;
+      if (requests === 1) this.#leak ??= secretIn(processesWith(this.#root).join("\n"));
+      if (requests === signal?.atRequest) atRequest?.();
+      return plan?.(request);
+    };
+  }
+
+  #planned({ fault, to, after, count }: FaultPlan): (request: IncomingMessage) => Fault | undefined {
+    let seen = 0;
+    return ({ method }) => {
+      if (to !== "any" && method !== to) return undefined;
+      seen += 1;
+      if (seen <= after || (count !== "all" && seen > after + count)) return undefined;
+      Report.count(
+        this.#report.faults,
+        `S3: ${typeof fault === "string" ? fault : "slow" in fault ? "slow" : fault.status}`,
+      );
+      return fault;
+    };
+  }
+
+  #signaller({ who, signal, laterMs }: SignalPlan, app: Running, phase: string): () => void {
+    const send = () => {
+      if (who === "app") {
+        if (app.kill("SIGKILL")) app.killed = `app, ${phase}`;
+        return;
+      }
+      for (const line of processesWith(this.#folder)) {
+        try {
+          process.kill(Number.parseInt(line, 10), signal);
+          Report.count(this.#report.kills, `litestream, ${phase}: ${signal}`);
+        } catch {
+          // it has just ended
+        }
+      }
+    };
+    return laterMs === 0 ? send : () => void setTimeout(send, laterMs);
+  }
+
+  #start(role: string, life: number, version: Version, spec: Record<string, unknown>): Running {
+    const settings = {
+      key: KEY,
+      token: TOKEN,
+      s3: replicaUrl(this.#proxy.port, this.#path),
+      folder: this.#folder,
+    };
+    const { killStep, ...rest } = spec as { killStep?: Life["killStep"] };
+    return new Running(
+      { role, dbpath: this.#dbpath, acks: this.#acks, life, settings, litestream: version.file, ...rest },
+      killStep && `${killStep.n}:${killStep.moment}`,
+    );
+  }
+}
+
+/** No answer comes for as long as the phase lasts. */
+const isLasting = (plan: FaultPlan | undefined) =>
+  plan !== undefined && (plan.count === "all" || plan.fault === "stall" || plan.fault === "stall-body");
+
+/** A process of a life, and what it has said so far. */
+class Running {
+  readonly events: Events = {};
+  readonly ended: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
+  ended_: { code: number | null } | undefined;
+  /** How it was killed, for the report. */
+  killed: string | undefined;
+  stderr = "";
+  readonly #child: ChildProcess;
+  readonly #waiting = new Map<string, () => void>();
+
+  constructor(spec: unknown, killAt: string | undefined) {
+    const imports = killAt === undefined ? [] : ["--import", stepKiller];
+    // Not in the arguments, where no secret may be.
+    const env = {
+      PATH: process.env.PATH,
+      LOG_LEVEL: "trace",
+      SPEC: JSON.stringify(spec),
+      ...(killAt && { KILL_AT: killAt }),
+    };
+    this.#child = spawn(process.execPath, [...imports, script], {
+      stdio: ["pipe", "pipe", "pipe"],
+      env,
+    });
+    const { stdin, stdout, stderr } = this.#child;
+    if (stdin === null || stdout === null || stderr === null) throw new Error("the process has no pipes");
+    stdin.on("error", () => {});
+    stderr.on("data", (chunk) => {
+      this.stderr = (this.stderr + chunk).slice(-1_000_000);
+    });
+    createInterface({ input: stdout }).on("line", (line) => {
+      const event: Record<string, unknown> = JSON.parse(line);
+      Object.assign(this.events, event);
+      for (const name of Object.keys(event)) this.#waiting.get(name)?.();
+    });
+    this.ended = once(this.#child, "close").then(() => {
+      const { exitCode: code, signalCode: signal } = this.#child;
+      this.ended_ = { code };
+      for (const wake of this.#waiting.values()) wake();
+      return { code, signal };
+    });
+  }
+
+  /** Resolves when it has said so, or has ended. */
+  async until(name: string): Promise<void> {
+    if (name in this.events || this.ended_ !== undefined) return;
+    await new Promise<void>((wake) => this.#waiting.set(name, wake));
+  }
+
+  async ready(): Promise<this> {
+    await this.until("ready");
+    return this;
+  }
+
+  order(word: string): void {
+    this.#child.stdin?.write(`${word}\n`);
+  }
+
+  kill(signal: NodeJS.Signals): boolean {
+    return this.#child.kill(signal);
+  }
+}
