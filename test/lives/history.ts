@@ -44,6 +44,8 @@ export interface Life {
     /** Replicates in the middle, and keeps the database. */
     sync: boolean;
     checkpoint: "NONE" | "PASSIVE" | "TRUNCATE";
+    /** The clock jumps by so many days: what is on the disk is from the future, or old. */
+    clockJump: -1 | 0 | 1;
   };
   /** An object of the backup that vanishes while the app runs, as a share of their number. */
   vanish: number | undefined;
@@ -65,13 +67,15 @@ export interface Life {
   litestream: 0 | 1 | -1;
 }
 
+export type Start = "nothing" | "0 bytes" | "1 MB" | "500 MB";
+
 export interface History {
   database: {
     journal: "wal" | "delete";
     pageSize: number;
     autoVacuum: 0 | 1 | 2;
-    /** What the first machine finds: nothing, or a file of 0 bytes. */
-    start: "nothing" | "0 bytes";
+    /** What the first machine finds: nothing, a file of 0 bytes, or, once its app has begun, so much. */
+    start: Start;
   };
   /** Where in the list of litestreams the first life is, as a share of their number. */
   litestream: number;
@@ -119,6 +123,7 @@ const life: fc.Arbitrary<Life> = fc.record({
     by: fc.constantFrom("app", "app", "other"),
     sync: inPercent(20, fc.constant(true)).map(Boolean),
     checkpoint: fc.constantFrom("NONE", "NONE", "PASSIVE", "TRUNCATE"),
+    clockJump: fc.constantFrom(0, 0, 0, 0, 0, 0, -1, 1),
   }),
   vanish: inPercent(15, fc.double({ min: 0, max: 1, noNaN: true })),
   killStep: inPercent(
@@ -146,19 +151,21 @@ const life: fc.Arbitrary<Life> = fc.record({
   litestream: fc.constantFrom(0, 0, 0, 0, 1, -1),
 }) as fc.Arbitrary<Life>;
 
-// Not biased: without faults small histories find nothing.
-export const histories: fc.Arbitrary<History> = fc
-  .noBias(
+const START: readonly Start[] = ["nothing", "nothing", "0 bytes", "1 MB"];
+
+/** @param starts what the first machine may find */
+export const histories = (starts: readonly Start[] = START): fc.Arbitrary<History> =>
+  // Not biased: without faults small histories find nothing.
+  fc.noBias(
     fc.record({
       database: fc.record({
-        journal: fc.constantFrom("wal", "wal", "delete"),
+        journal: fc.constantFrom<"wal" | "delete">("wal", "wal", "delete"),
         pageSize: fc.constantFrom(4096, 4096, 512, 65536),
-        autoVacuum: fc.constantFrom(0, 0, 1, 2),
-        start: fc.constantFrom("nothing", "nothing", "0 bytes"),
+        autoVacuum: fc.constantFrom<0 | 1 | 2>(0, 0, 1, 2),
+        start: fc.constantFrom(...starts),
       }),
       litestream: fc.double({ min: 0, max: 1, noNaN: true }),
-      smallDisk: fc.boolean(),
+      smallDisk: starts === START ? fc.boolean() : fc.constant(false),
       lives: fc.array(life, { minLength: 2, maxLength: 6, size: "max" }),
     }),
-  )
-  .map((history) => history as History);
+  );

@@ -21,7 +21,7 @@ test.concurrent.each([1, 2, 3, 4])(
   "whole lives of an app, with faults and kills: no acknowledged row is lost (seed %d)",
   async (seed) => {
     await fc.assert(
-      fc.asyncProperty(histories, (history) => play(history, [version], s3, report)),
+      fc.asyncProperty(histories(), (history) => play(history, [version], s3, report)),
       { seed, numRuns: 6, endOnFailure: process.env.NO_SHRINK !== undefined },
     );
     expect(report.rowsLost).toBe(0);

@@ -24,7 +24,7 @@ const bodyOf = (life, id, bytes) => {
 function open() {
   const db = new Database(spec.dbpath, { timeout: 10_000 });
   if (spec.database === undefined) return db;
-  const { journal, pageSize, autoVacuum } = spec.database;
+  const { journal, pageSize, autoVacuum, megabytes } = spec.database;
   // These two take effect only in a database that has no page yet.
   db.pragma(`page_size = ${pageSize}`);
   db.pragma(`auto_vacuum = ${autoVacuum}`);
@@ -32,6 +32,13 @@ function open() {
   db.exec(`CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, life INTEGER, bytes INTEGER, body BLOB);
     CREATE TABLE IF NOT EXISTS newest (one INTEGER PRIMARY KEY CHECK (one = 1), id INTEGER);
     CREATE TABLE IF NOT EXISTS junk (id INTEGER PRIMARY KEY, body BLOB);`);
+  const { junk } = db.prepare("SELECT count(*) AS junk FROM junk").get();
+  if (megabytes > 0 && junk === 0) {
+    const insert = db.prepare("INSERT INTO junk (body) VALUES (randomblob(100000))");
+    db.transaction(() => {
+      for (let i = 0; i < megabytes * 10; i += 1) insert.run();
+    })();
+  }
   return db;
 }
 
@@ -141,7 +148,7 @@ async function app() {
   };
   commits(work.rows);
   if (work.sync) {
-    say({ synced: await outcomeOf(config.replicateOnce({ timeoutSeconds: 20, keepLocal: true })) });
+    say({ synced: await outcomeOf(config.replicateOnce({ timeoutSeconds: spec.syncSeconds, keepLocal: true })) });
     commits(work.rows);
   }
   try {

@@ -4,6 +4,7 @@
 //   --litestream FILE         a litestream that the lives may have; again for more, the oldest first (default: npm's)
 //   --seed N                  where the choice of histories begins (default: the time)
 //   --workers N               how many histories side by side (default: 4)
+//   --large                   every database begins with 500 MB
 //   --report FILE             where the totals go, as JSON
 // VERSITYGW_BIN names versitygw; without it the S3 server is fauxqs, in this process.
 import { spawnSync } from "node:child_process";
@@ -25,6 +26,7 @@ const { values } = parseArgs({
     seed: { type: "string", default: String(Date.now() % 1_000_000) },
     workers: { type: "string", default: "4" },
     report: { type: "string" },
+    large: { type: "boolean", default: false },
   },
 });
 const maxLives = Number(values.lives ?? Number.POSITIVE_INFINITY);
@@ -51,7 +53,7 @@ const progress = setInterval(say, 15_000);
 async function worker(): Promise<void> {
   while (!over()) {
     seed += 1;
-    const property = fc.asyncProperty(histories, async (history) => {
+    const property = fc.asyncProperty(histories(values.large ? ["500 MB"] : undefined), async (history) => {
       // A failure elsewhere does not end a history that is being shrunk here.
       if (!over() || failedHere) await play(history, versions, s3, report).catch(keep);
     });

@@ -8,6 +8,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  utimesSync,
   writeFileSync,
 } from "node:fs";
 import type { IncomingMessage } from "node:http";
@@ -149,6 +150,16 @@ class World {
     return join(this.#folder, "db.sqlite");
   }
 
+  get #database() {
+    const { start, ...database } = this.#history.database;
+    return { ...database, megabytes: start === "500 MB" ? 500 : start === "1 MB" ? 1 : 0 };
+  }
+
+  /** A large database takes longer. */
+  get #patience(): number {
+    return this.#history.database.start === "500 MB" ? 10 : 1;
+  }
+
   get #hasLocal(): boolean {
     return existsSync(this.#dbpath) || existsSync(`${this.#dbpath}.removing`);
   }
@@ -202,10 +213,11 @@ class World {
     const work = { ...life.work, rows: Math.min(life.work.rows, small ? 20 : Number.POSITIVE_INFINITY) };
     const shutdown = end.how === "shutdown" ? end : undefined;
     const inVain = isLasting(shutdown?.fault) || shutdown?.writer !== "none" || shutdown?.disk !== undefined;
-    const seconds = inVain ? HURRIED_SECONDS : PATIENT_SECONDS;
+    const seconds = inVain ? HURRIED_SECONDS : PATIENT_SECONDS * this.#patience;
     const app = this.#start("app", number, version, {
-      database: this.#history.database,
-      bootSeconds: isLasting(life.boot.fault) ? HURRIED_SECONDS : BOOT_SECONDS,
+      database: this.#database,
+      bootSeconds: isLasting(life.boot.fault) ? HURRIED_SECONDS : BOOT_SECONDS * this.#patience,
+      syncSeconds: PATIENT_SECONDS * this.#patience,
       small,
       work: { ...work, rows: work.by === "app" ? work.rows : 0 },
       end: shutdown && { ...shutdown, seconds, close: shutdown.close && shutdown.writer !== "same" },
@@ -255,6 +267,7 @@ class World {
       }
       if (app.ended_ !== undefined) return await this.#appGone(app, "work", true);
       this.#keepLitter();
+      if (work.clockJump !== 0) this.#jumpClock(work.clockJump);
       if (life.vanish !== undefined) await this.#vanish(life.vanish);
 
       // End.
@@ -321,7 +334,7 @@ class World {
       disk: "same",
       litter: false,
       boot: quiet,
-      work: { rows: 3, bytes: 100, churn: false, by: "app", sync: false, checkpoint: "NONE" },
+      work: { rows: 3, bytes: 100, churn: false, by: "app", sync: false, checkpoint: "NONE", clockJump: 0 },
       vanish: undefined,
       killStep: undefined,
       end: {
@@ -526,6 +539,12 @@ class World {
     for (const name of [HAND_MADE, abandoned, `${abandoned}.tmp-wal`, "db.sqlite-journal"]) {
       writeFileSync(join(this.#folder, name), "left over");
     }
+  }
+
+  #jumpClock(days: number): void {
+    Report.count(this.#report.faults, "the clock jumps by a day");
+    const time = Date.now() / 1000 + days * 86_400;
+    for (const name of readdirSync(this.#folder)) utimesSync(join(this.#folder, name), time, time);
   }
 
   async #vanish(share: number): Promise<void> {
