@@ -148,7 +148,9 @@ async function app() {
   };
   commits(work.rows);
   if (work.sync) {
-    say({ synced: await outcomeOf(config.replicateOnce({ timeoutSeconds: spec.syncSeconds, keepLocal: true })) });
+    say({
+      synced: await outcomeOf(config.replicateOnce({ timeoutSeconds: spec.syncSeconds, keepLocal: true })),
+    });
     commits(work.rows);
   }
   try {

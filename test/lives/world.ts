@@ -3,12 +3,12 @@ import { once } from "node:events";
 import {
   cpSync,
   existsSync,
+  lutimesSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
-  utimesSync,
   writeFileSync,
 } from "node:fs";
 import type { IncomingMessage } from "node:http";
@@ -544,7 +544,7 @@ class World {
   #jumpClock(days: number): void {
     Report.count(this.#report.faults, "the clock jumps by a day");
     const time = Date.now() / 1000 + days * 86_400;
-    for (const name of readdirSync(this.#folder)) utimesSync(join(this.#folder, name), time, time);
+    for (const name of readdirSync(this.#folder)) lutimesSync(join(this.#folder, name), time, time);
   }
 
   async #vanish(share: number): Promise<void> {
