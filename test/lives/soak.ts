@@ -5,6 +5,7 @@
 //   --seed N                  where the choice of histories begins (default: the time)
 //   --workers N               how many histories side by side (default: 4)
 //   --large                   every database begins with 500 MB
+//   --no-shrink               print a failing history as it is
 //   --report FILE             where the totals go, as JSON
 // VERSITYGW_BIN names versitygw; without it the S3 server is fauxqs, in this process.
 import { spawnSync } from "node:child_process";
@@ -26,6 +27,7 @@ const { values } = parseArgs({
     seed: { type: "string", default: String(Date.now() % 1_000_000) },
     workers: { type: "string", default: "4" },
     report: { type: "string" },
+    "no-shrink": { type: "boolean", default: false },
     large: { type: "boolean", default: false },
   },
 });
@@ -59,11 +61,12 @@ async function worker(): Promise<void> {
     });
     let failedHere = false;
     const keep = (error: unknown) => {
+      if (!failedHere) console.log("an invariant is broken; now the history is shrunk:", error);
       failedHere = true;
       failed = true;
       throw error;
     };
-    const details = await fc.check(property, { seed, numRuns: 10 });
+    const details = await fc.check(property, { seed, numRuns: 10, endOnFailure: values["no-shrink"] });
     if (details.failed) console.log(fc.defaultReportMessage(details), details.errorInstance);
   }
 }

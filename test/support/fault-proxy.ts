@@ -130,5 +130,7 @@ function forward(
     },
   );
   upstream.once("error", () => outgoing.destroy());
+  // The store sees it when litestream is killed in the middle of its upload.
+  incoming.once("close", () => incoming.complete || upstream.destroy());
   incoming.pipe(upstream);
 }
