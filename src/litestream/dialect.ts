@@ -197,7 +197,11 @@ export function complaintOf(lines: readonly string[], names: readonly string[]):
       said: false,
     };
   }
-  return { reason: "failed", words: fallback, said: fallback !== "" };
+  // In rollback-journal mode a reader is enough: litestream can't change it to WAL then.
+  const hint = /database (?:table )?is locked/.test(fallback)
+    ? " (another connection holds it: close it)"
+    : "";
+  return { reason: "failed", words: fallback + hint, said: fallback !== "" };
 }
 
 function reasonIn(text: string): Complaint["reason"] | undefined {

@@ -307,6 +307,8 @@ class World {
         shutdown.signal !== undefined ||
         shutdown.disk !== undefined ||
         shutdown.writer !== "none" ||
+        // litestream has to change to WAL, and can't while somebody reads.
+        (shutdown.reader && this.#history.database.journal === "delete") ||
         small ||
         downgraded;
       this.#answered(result, others, version, troubled);

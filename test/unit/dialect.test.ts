@@ -464,6 +464,14 @@ describe("complaintOf", () => {
     );
   });
 
+  test("says what to do about a database that is locked", () => {
+    const line = '2026/11/24 21:40:07 ERROR sync error db=/data/a.db error="database is locked"';
+    expect(complaintOf([line], [DB, URL])).toMatchObject({
+      reason: "failed",
+      words: "database is locked (another connection holds it: close it)",
+    });
+  });
+
   test("prefers the complaint that it understands to a later one that it does not", () => {
     const lines = [ONCE_SIGNATURE, SHUTDOWN_SYNC];
     expect(complaintOf(lines, NAMES).reason).toBe("credentials");
