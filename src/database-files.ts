@@ -303,8 +303,8 @@ function removeAbandonedRestores(dbpath: string): void {
   const prefix = `${basename(dbpath)}.restore-`;
   for (const name of existsSync(folder) ? readdirSync(folder) : []) {
     if (!name.startsWith(prefix)) continue;
-    const [, id, pid] =
-      /^((\d+)-[0-9a-f]{8})(?:\.tmp)?(?:-wal|-shm|-journal|-txid)?$/.exec(name.slice(prefix.length)) ?? [];
+    // litestream adds to it: `.tmp`, `.tmp-00000000-wal`, `-txid` and others.
+    const [, id, pid] = /^((\d+)-[0-9a-f]{8})(?:[.-].*)?$/.exec(name.slice(prefix.length)) ?? [];
     if (id === undefined || restoring.has(join(folder, prefix + id))) continue;
     if (Number(pid) !== process.pid && isAlive(Number(pid))) continue;
     removeFile(join(folder, name));

@@ -156,12 +156,31 @@ describe("what an older life has left", () => {
     for (const ifReplicaExists of [false, true]) {
       const { config, files } = setUpEmpty();
       const abandoned = `db.sqlite.restore-${deadPid()}-0123abcd`;
-      for (const name of [...LEFTOVERS, abandoned, `${abandoned}.tmp`])
+      for (const name of [...LEFTOVERS, abandoned, `${abandoned}.tmp`, `${abandoned}.tmp-00000000-wal`])
         writeFileSync(join(config.folder, name), "stale");
       writeFileSync(join(config.folder, "other.txt"), "not ours");
       await config.restore({ ifReplicaExists }).catch(() => {});
       expect(files()).toEqual(["other.txt"]);
     }
+  });
+
+  // A history that the lives found: 0.3 keeps each WAL file that it reads under a name of its own.
+  test.runIf(IS_0_3)("goes where the restore is cut off while it reads the WAL", async () => {
+    const proxy = await startFaultProxy(s3.port);
+    onTestFinished(() => proxy.stop());
+    const { config, files } = setUp(replicaUrl(proxy.port, "restore/wal.db"));
+    await writeRows(config.dbpath, 100, { bytes: 1000, after: "kill" });
+    expect(await config.timedReplicate(30)).toBe(true);
+    const abort = new AbortController();
+    const isSegment = (request: string) => /^GET .*\/wal\/[^?]*\.lz4/.test(request);
+    proxy.fault = ({ method, url }) => (isSegment(`${method} ${url}`) ? "stall-body" : undefined);
+    const restored = rejection(config.restore({ signal: abort.signal }));
+    await proxy.nextRequest(isSegment);
+    while (!files().some((name) => /-[0-9a-f]{8}-wal$/.test(name)))
+      await new Promise((done) => setTimeout(done, 5));
+    abort.abort();
+    expect((await restored).reason).toBe("aborted");
+    expect(files()).toEqual([]);
   });
 
   test("a folder of litestream's does not shadow the restored file", async () => {
