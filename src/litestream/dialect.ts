@@ -24,6 +24,8 @@ export interface Dialect {
      * ever: the cancelled upload no longer reads from the pipe that its other half is writing to.
      */
     readonly settled: RegExp;
+    /** After this line there is nothing left to upload, so that one that does not end on SIGINT hangs. */
+    readonly uploaded: RegExp;
     /** A line after which this run can't succeed any more. */
     readonly failure: RegExp;
     /** The line that says that somebody's signal has come. */
@@ -47,9 +49,10 @@ const V0_3: Dialect = {
     // ≤ 0.3.9: `/x/db.sqlite(s3): snapshot written GENERATION/INDEX`. Later: `DATE TIME INFO snapshot written db=…`.
     evidence: /^(?:.*\(s3\): snapshot written [0-9a-f]{16}\/[0-9a-f]{8}$|\S+ \S+ INFO snapshot written db=)/,
     ends: "interrupt",
-    // ≤ 0.3.9 says no more, and does not hang.
+    // ≤ 0.3.9 says no more, has the WAL still to upload, and does not hang.
     settled:
       /^(?:.*\(s3\): snapshot written [0-9a-f]{16}\/[0-9a-f]{8}$|\S+ \S+ INFO wal segment written db=)/,
+    uploaded: /^\S+ \S+ INFO wal segment written db=/,
     // It does not try again before the database changes again.
     // ≤ 0.3.9 begins with the database's path, later ones with the date.
     failure:
@@ -70,6 +73,7 @@ const V0_5: Dialect = {
     evidence: /^time=\S+ level=INFO msg="one-shot replication complete"(?: |$)/,
     ends: "self",
     settled: NEVER,
+    uploaded: NEVER,
     failure: NEVER,
     stopping: NEVER,
     startsFresh: false,

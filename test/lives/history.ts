@@ -87,6 +87,7 @@ export interface History {
 const fault: fc.Arbitrary<Fault> = fc.oneof(
   fc.constantFrom<Fault>("reset", "stall", "stall-body", "drop-response"),
   fc.record({ status: fc.constantFrom(403 as const, 404 as const, 500 as const, 503 as const) }),
+  fc.record({ delayMs: fc.constantFrom(50, 500, 3000) }),
   fc.record({ slow: fc.record({ bytes: fc.constantFrom(100, 2000), everyMs: fc.constantFrom(1, 10) }) }),
 );
 

@@ -151,8 +151,13 @@ class World {
   }
 
   get #database() {
-    const { start, ...database } = this.#history.database;
-    return { ...database, megabytes: start === "500 MB" ? 500 : start === "1 MB" ? 1 : 0 };
+    const { start, pageSize, ...database } = this.#history.database;
+    // A small disk is to be full when the harness says so.
+    return {
+      ...database,
+      pageSize: this.#history.smallDisk ? 4096 : pageSize,
+      megabytes: start === "500 MB" ? 500 : start === "1 MB" ? 1 : 0,
+    };
   }
 
   /** A large database takes longer. */
@@ -209,7 +214,6 @@ class World {
     const small = this.#history.smallDisk && NO_SMALL_DISK === undefined;
 
     const { end } = life;
-    // A small disk is to be full when the harness says so.
     const work = { ...life.work, rows: Math.min(life.work.rows, small ? 20 : Number.POSITIVE_INFINITY) };
     const shutdown = end.how === "shutdown" ? end : undefined;
     const inVain = isLasting(shutdown?.fault) || shutdown?.writer !== "none" || shutdown?.disk !== undefined;
@@ -582,7 +586,7 @@ class World {
       if (seen <= after || (count !== "all" && seen > after + count)) return undefined;
       Report.count(
         this.#report.faults,
-        `S3: ${typeof fault === "string" ? fault : "slow" in fault ? "slow" : fault.status}`,
+        `S3: ${typeof fault === "string" ? fault : "status" in fault ? fault.status : "slow"}`,
       );
       return fault;
     };

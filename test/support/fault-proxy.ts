@@ -14,6 +14,8 @@ export type Fault =
   | "stall-body"
   /** The store does what it was asked to; its answer is lost. */
   | "drop-response"
+  /** The request reaches the store so much later. */
+  | { delayMs: number }
   /** So many bytes of the answer at a time, then a pause. */
   | { slow: { bytes: number; everyMs: number } };
 
@@ -56,7 +58,9 @@ export async function startFaultProxy(target: number, { plainParts = false } = {
     if (fault === "stall") incoming.resume();
     else if (fault === "reset") incoming.socket.destroy();
     else if (typeof fault === "object" && "status" in fault) refuse(incoming, outgoing, fault.status);
-    else if (plainParts && isCompletion(line)) void completeWithPlainParts(target, incoming, outgoing);
+    else if (typeof fault === "object" && "delayMs" in fault) {
+      setTimeout(() => forward(target, incoming, outgoing, undefined), fault.delayMs);
+    } else if (plainParts && isCompletion(line)) void completeWithPlainParts(target, incoming, outgoing);
     else forward(target, incoming, outgoing, fault);
   });
   server.listen(0, "127.0.0.1");
