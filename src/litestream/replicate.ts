@@ -63,7 +63,7 @@ type Outcome = { ok: true } | Failure;
 const TICK_MS = 20;
 const LONGEST_PAUSE_MS = 1000;
 /** With nothing left to upload, litestream 0.3 ends within milliseconds of SIGINT; after this long it hangs. */
-const HANG_MS = 2000;
+const HANG_SECONDS = 2;
 /** What no second try mends. */
 const FINAL: ReadonlySet<ReplicateFailure> = new Set(["credentials", "bucket", "not-a-database"]);
 
@@ -331,8 +331,9 @@ async function interruptWhenQuiet(
     if (signal.aborted) return undefined;
     if (over || !sameFingerprint(look, fingerprint(job.dbpath))) continue;
     child.stop("SIGINT");
-    const hangs = how.uploaded.test(settled) ? [AbortSignal.timeout(HANG_MS)] : [];
-    await unlessCut(child.ended, AbortSignal.any([signal, ...hangs]));
+    // Not AbortSignal.any and .timeout: on Node 20 the latter is garbage-collected, and then never fires.
+    const seconds = how.uploaded.test(settled) ? HANG_SECONDS : undefined;
+    await withLimit(seconds, signal, (limit) => unlessCut(child.ended, limit));
     child.kill();
     return look;
   }

@@ -98,10 +98,10 @@ function committer(db, { life, bytes, churn }) {
   };
 }
 
-/** Commits until it is told to stop, a few hundred times at most; a database that is busy, full or gone ends it. */
+/** Commits until it is told to stop, a few thousand times at most; a database that is busy, full or gone ends it. */
 function commitEvery(ms, commit) {
   let timer;
-  let left = spec.small ? 20 : 300;
+  let left = spec.small ? 20 : 3000;
   const next = () => {
     try {
       commit();
