@@ -69,6 +69,17 @@ test("what litestream prints of a secret is redacted, in every form", async () =
   expectNoSecret("the log", JSON.stringify(log.lines));
 });
 
+test("a line that is too long is not cut in the middle of a secret", async () => {
+  const token = "tOkEn".repeat(40);
+  const { config, log } = setUp(replicaUrl(s3.port, "secrets/c.db"), { token }, { litestream: "/bin/sh" });
+  const script = `yes "$AWS_SECRET_ACCESS_KEY" | head -n 2000 | tr -d '\\n'; echo; echo after it`;
+  await config.getResultOnTimeout(["litestream", "-c", script], 30);
+  const [long, after] = log.lines.map(({ line }) => String(line));
+  expect(long).toMatch(/^(?:\[redacted\])+/);
+  expect(long).not.toContain("tOkEn");
+  expect(after).toBe("after it");
+});
+
 test("the app's own AWS identity does not reach litestream, and its certificates do", async () => {
   const env = {
     PATH: process.env.PATH,
