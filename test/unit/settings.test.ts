@@ -375,6 +375,24 @@ describe("what each setting may be", () => {
     },
   );
 
+  test.each(["key", "token", "s3", "folder", "db"] as const)("not %s: with half a character", (field) => {
+    const given = { ...REQUIRED, [field]: `${field === "s3" ? "s3://b/" : "a"}\ud800.db` };
+    expect(errorOf(given).issues).toEqual([
+      { name: expect.any(String), problem: "must not contain half a character (a lone surrogate)" },
+    ]);
+  });
+
+  test("a getter that throws: refused, without its words", () => {
+    const given = Object.defineProperty({}, "token", {
+      get: () => {
+        throw new Error("tOkEnsHoWn");
+      },
+    });
+    const error = errorOf(given);
+    expect(namesIn(error)).toEqual(["settings"]);
+    expect(inspect(error, { showHidden: true })).not.toContain("tOkEnsHoWn");
+  });
+
   test("the secret in a setting that is shown", () => {
     const token = "tOkEn/tOkEn+tOkEn";
     const s3 = `s3://bucket/${encodeURIComponent(token)}`;
