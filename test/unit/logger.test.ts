@@ -66,17 +66,16 @@ describe("redactor", () => {
   });
 
   test("leaves no beginning of a secret at the end of a text that is cut", () => {
-    const pair = `${KEY}:${TOKEN}`;
+    const hide = redactor([TOKEN]);
     const forms = [
       TOKEN,
-      encodeURIComponent(pair),
-      bytes(pair).toString("base64"),
-      bytes(pair).toString("hex"),
+      encodeURIComponent(TOKEN),
+      bytes(TOKEN).toString("base64"),
+      bytes(TOKEN).toString("hex"),
     ];
     for (const form of forms) {
       for (let length = 1; length < form.length; length += 1) {
-        const shown = redact(`${".".repeat(200)}${form.slice(0, length)}`, true);
-        expect(shown).toMatch(/^\.+$/);
+        expect(hide(".".repeat(200) + form.slice(0, length), true)).toMatch(/^\.+$/);
       }
     }
     expect(redact("short", true)).toBe("");
