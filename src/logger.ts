@@ -46,8 +46,11 @@ export function unfailing(logger: Logger): Logger {
   } as Logger;
 }
 
-/** Gives back the text without any of the secrets, also where they are URL- or base64-encoded. */
-export type Redact = (text: string) => string;
+/**
+ * Gives back the text without any of the secrets, also where they are URL- or base64-encoded. Where it is `cut`, its end
+ * may be the beginning of one: then as much is taken off as a secret can have.
+ */
+export type Redact = (text: string, cut?: boolean) => string;
 
 export function redactor(secrets: readonly string[]): Redact {
   const forms = [...secrets, secrets.join(":")].flatMap((secret) => {
@@ -60,5 +63,9 @@ export function redactor(secrets: readonly string[]): Redact {
   });
   // The longest first: one secret may be a part of another.
   const hidden = [...new Set(forms)].filter(Boolean).sort((a, b) => b.length - a.length);
-  return (text) => hidden.reduce((rest, form) => rest.replaceAll(form, REDACTED), text);
+  const longest = hidden[0]?.length ?? 0;
+  return (text, cut = false) => {
+    const shown = hidden.reduce((rest, form) => rest.replaceAll(form, REDACTED), text);
+    return cut ? shown.slice(0, Math.max(0, shown.length - longest)) : shown;
+  };
 }

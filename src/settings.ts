@@ -28,9 +28,13 @@ const ENV_NAMES = {
   db: "DB_SQLITE",
 } as const satisfies Record<keyof SettingsInput, string>;
 
+const FIELDS = Object.keys(ENV_NAMES) as (keyof SettingsInput)[];
+
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is refused
 const CONTROL = /[\u0000-\u001f\u007f]/;
-const BUCKET = /^[A-Za-z0-9][A-Za-z0-9._:-]*$/;
+const BUCKET = /^[A-Za-z0-9][A-Za-z0-9._-]*(?::\d{1,5})?$/;
+// Also where a slash in the secret makes the rest of it, and the bucket, look like a path.
+const USER_AND_SECRET = /^s3:\/\/[^@]*:[^@]*@/;
 // litestream 0.5 takes parameters behind the URL; a secret there would stand in argv.
 const SECRET_PARAMETER = /[?&#][^=]*(key|secret|token|password|credential)[^=]*=/i;
 
@@ -45,6 +49,12 @@ function text(...checks: readonly [passes: (value: string) => boolean, problem: 
 const noControl = [
   (value: string) => !CONTROL.test(value),
   "must not contain a newline, NUL or other control character",
+] as const satisfies [(value: string) => boolean, string];
+
+// It has no UTF-8: what reaches the file system and litestream would be another string.
+const wholeCharacters = [
+  (value: string) => !/\p{Surrogate}/u.test(value),
+  "must not contain half a character (a lone surrogate)",
 ] as const satisfies [(value: string) => boolean, string];
 
 // SQLite's URIs and litestream's Go driver take these for the end of the name, or for an escape.
@@ -68,17 +78,30 @@ function decodes(url: string): boolean {
   }
 }
 
+/** A shorter secret, as a store for tests has it, may well be a part of some name. */
+const RECOGNISABLE = 16;
+
+/** The settings that are shown, and have the secret in them: pasted into the wrong place. */
+function withSecret({ token, ...shown }: SettingsInput): ConfigIssue[] {
+  if (token.length < RECOGNISABLE) return [];
+  const forms = [token, encodeURIComponent(token)];
+  return (["s3", "folder", "db"] as const)
+    .filter((field) => forms.some((form) => shown[field].includes(form)))
+    .map((field) => ({ name: ENV_NAMES[field], problem: `must not contain ${ENV_NAMES.token}` }));
+}
+
 const bucketOf = (url: string) => url.slice("s3://".length).split(/[/?#]/, 1)[0] ?? "";
 
 const Settings = z.object({
-  key: text(noControl),
-  token: text(noControl),
+  key: text(noControl, wholeCharacters),
+  token: text(noControl, wholeCharacters),
   s3: text(
     [(url) => url.length <= 100, "must be 100 characters at most"],
     noControl,
+    wholeCharacters,
     [(url) => /^s3:\/\/.*$/.test(url), "must look like s3://bucket/path"],
     [
-      (url) => !bucketOf(url).includes("@") && !SECRET_PARAMETER.test(url),
+      (url) => !bucketOf(url).includes("@") && !USER_AND_SECRET.test(url) && !SECRET_PARAMETER.test(url),
       "must not carry credentials: set LITESTREAM_ACCESS_KEY_ID and LITESTREAM_SECRET_ACCESS_KEY instead",
     ],
     [(url) => bucketOf(url) !== "", "names no bucket: it must look like s3://bucket/path"],
@@ -89,10 +112,11 @@ const Settings = z.object({
     [hasPath, "names no path in the bucket: it must look like s3://bucket/path"],
     [(url) => !url.includes("#") && decodes(url), "must not contain # or a broken % escape"],
   ),
-  folder: text(noControl, plainPath),
+  folder: text(noControl, wholeCharacters, plainPath),
   db: text(
     [(name) => name.length <= 50, "must be 50 characters at most"],
     noControl,
+    wholeCharacters,
     [(name) => !/[/\\]/.test(name), "must be a plain file name; the folder is DB_FOLDER"],
     plainPath,
     [
@@ -111,23 +135,36 @@ export function readSettings(
   if (typeof given !== "object" || given === null) {
     throw new ConfigError([{ name: "settings", problem: "must be an object such as { db: 'app.sqlite' }" }]);
   }
+  const { own, unknown } = valuesOf(given);
   const merged: Record<string, unknown> = { folder: join(process.cwd(), "data"), db: "db.sqlite" };
   for (const [field, name] of Object.entries(ENV_NAMES)) {
-    const own = given[field as keyof SettingsInput];
-    const value = own === undefined || own === "" ? environment[name] || fromFile[name] : own;
+    const value =
+      own[field] === undefined || own[field] === "" ? environment[name] || fromFile[name] : own[field];
     if (value !== undefined && value !== "") merged[field] = value;
   }
   if (typeof merged.folder === "string") merged.folder = resolve(merged.folder);
-  const known = Object.keys(ENV_NAMES);
-  const unknown = Object.keys(given).filter((name) => !known.includes(name));
   const parsed = Settings.safeParse(merged);
   if (!parsed.success || unknown.length > 0) {
     throw new ConfigError([
-      ...unknown.map((name) => ({ name, problem: `is no setting; there are ${known.join(", ")}` })),
+      ...unknown.map((name) => ({ name, problem: `is no setting; there are ${FIELDS.join(", ")}` })),
       ...(parsed.error?.issues ?? []).map((issue) => explain(issue, merged)),
     ]);
   }
+  const leaking = withSecret(parsed.data);
+  if (leaking.length > 0) throw new ConfigError(leaking);
   return parsed.data;
+}
+
+/** Reads each value once: a getter may throw, and without its error as a cause, which may quote a value. */
+function valuesOf(given: Partial<SettingsInput>): { own: Record<string, unknown>; unknown: string[] } {
+  try {
+    return {
+      own: Object.fromEntries(FIELDS.map((field) => [field, given[field]])),
+      unknown: Object.keys(given).filter((name) => !(FIELDS as string[]).includes(name)),
+    };
+  } catch {
+    throw new ConfigError([{ name: "settings", problem: "can't be read: a getter or proxy throws" }]);
+  }
 }
 
 /** zod's issue in the words of the environment, without zod's error as a cause: it may quote a value. */

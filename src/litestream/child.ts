@@ -9,7 +9,7 @@ import type { Logger, Redact } from "../logger.ts";
 import type { Environment } from "../settings.ts";
 import { unlessCut } from "./limit.ts";
 
-/** A longer line is cut; the rest of it, from twice as much on, is read and dropped. */
+/** A longer line is cut; of one that is more than twice as long, the rest is read and dropped. */
 const MAX_LINE = 8192;
 /** So many of the last lines stay for error messages. */
 const MAX_LINES = 50;
@@ -81,20 +81,27 @@ export function startChild(file: string, args: readonly string[], options: Child
   const { env, signal, redact, logger, capture = 0 } = options;
   const lines: string[] = [];
   const waiting = new Set<{ pattern: RegExp; found: (line: string | undefined) => void }>();
-  const captured = { stdout: "", stderr: "" };
+  const captured = { stdout: tail(capture), stderr: tail(capture) };
   let over = false;
 
-  const onLine = (raw: string) => {
+  const onLine = (raw: string, shown: string) => {
     // Redacted first: a cut may go through a secret.
-    const line = redact(raw).slice(0, MAX_LINE);
+    const line = shown.slice(0, MAX_LINE);
     logger.debug({ line }, "litestream");
     lines.push(line);
-    if (lines.length > MAX_LINES) lines.shift();
+    if (lines.length > 2 * MAX_LINES) lines.splice(0, MAX_LINES);
     for (const waiter of waiting) {
       if (!waiter.pattern.test(raw)) continue;
       waiting.delete(waiter);
       waiter.found(line);
     }
+  };
+  const onLines = (text: string, cut: boolean) => {
+    // All at once, which no newline in a secret forbids: line by line, a talkative child takes minutes.
+    const redacted = redact(text, cut);
+    const raw = text.split("\n");
+    const shown = redacted === text ? raw : redacted.split("\n");
+    for (let i = 0; i < raw.length; i += 1) onLine(withoutReturn(raw[i]), withoutReturn(shown[i]));
   };
 
   assertDescriptors();
@@ -124,9 +131,7 @@ export function startChild(file: string, args: readonly string[], options: Child
   if (signal.aborted) kill();
 
   const readers = (["stdout", "stderr"] as const).map((name) =>
-    readLines(child[name], onLine, (text) => {
-      if (capture > 0) captured[name] = (captured[name] + text).slice(-capture);
-    }),
+    readLines(child[name], onLines, captured[name].add),
   );
 
   const ended = (async (): Promise<ChildEnd> => {
@@ -142,7 +147,13 @@ export function startChild(file: string, args: readonly string[], options: Child
     const startError = child.pid === undefined ? ((await child).code ?? "unknown error") : undefined;
     over = true;
     for (const waiter of waiting) waiter.found(undefined);
-    return { exitCode: child.exitCode ?? undefined, startError, lines, ...captured };
+    return {
+      exitCode: child.exitCode ?? undefined,
+      startError,
+      lines: lines.slice(-MAX_LINES),
+      stdout: captured.stdout.text(),
+      stderr: captured.stderr.text(),
+    };
   })();
 
   return {
@@ -179,23 +190,59 @@ async function settled(): Promise<void> {
   await setImmediate();
 }
 
-/** Reads the stream to its end, line by line, in bounded memory. */
+/**
+ * Reads the stream to its end, in bounded memory.
+ * @param onLines gets one or more lines, joined by newlines; `cut` where it is one that is too long, and goes on
+ */
 async function readLines(
   stream: Readable,
-  onLine: (line: string) => void,
+  onLines: (text: string, cut: boolean) => void,
   onText: (text: string) => void,
 ): Promise<void> {
   const decoder = new StringDecoder("utf8");
   let rest = "";
+  let skipping = false;
   stream.on("data", (chunk: Buffer) => {
-    const text = decoder.write(chunk);
+    let text = decoder.write(chunk);
     onText(text);
-    const lines = (rest + text).split("\n");
-    rest = (lines.pop() ?? "").slice(0, 2 * MAX_LINE);
-    for (const line of lines) onLine(line.slice(0, 2 * MAX_LINE).replace(/\r$/, ""));
+    if (skipping) {
+      const next = text.indexOf("\n") + 1;
+      if (next === 0) return;
+      text = text.slice(next);
+      skipping = false;
+    }
+    const end = text.lastIndexOf("\n");
+    if (end >= 0) {
+      onLines(rest + text.slice(0, end), false);
+      rest = "";
+    }
+    rest += text.slice(end + 1);
+    if (rest.length > 2 * MAX_LINE) {
+      onLines(rest, true);
+      rest = "";
+      skipping = true;
+    }
   });
   await new Promise<void>((done) => stream.once("close", done).once("error", () => done()));
-  if (rest !== "") onLine(rest);
+  if (rest !== "") onLines(rest, false);
+}
+
+/** Keeps so many characters of the end of what is added. */
+function tail(limit: number) {
+  let before = "";
+  let now = "";
+  return {
+    add: (text: string) => {
+      if (limit === 0) return;
+      if (now.length >= limit) [before, now] = [now, ""];
+      now += text;
+    },
+    text: () => (limit === 0 ? "" : (before + now).slice(-limit)),
+  };
+}
+
+function withoutReturn(line = ""): string {
+  return line.endsWith("\r") ? line.slice(0, -1) : line;
 }
 
 interface Lifeline {

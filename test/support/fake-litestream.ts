@@ -4,19 +4,19 @@ import { IS_0_3, LITESTREAM } from "./litestream.ts";
 import { tempFolder } from "./setup.ts";
 
 /**
- * A shell script that is the litestream under test, except that its `replicate` does what the test says: for states
- * that a real one can't be brought into.
+ * A shell script that is the litestream under test, except that its `replicate`, or another command, does what the test
+ * says: for states that a real one can't be brought into.
  */
-export function fakeLitestream(replicate: string): string {
+export function fakeLitestream(script: string, command = "replicate"): string {
   const file = join(tempFolder(), "litestream");
-  const script = `#!/bin/sh
+  const text = `#!/bin/sh
 case "$*" in
-  "replicate -h") exec ${LITESTREAM} "$@" ;;
-  replicate*) ${replicate} ;;
+  "${command} -h") exec ${LITESTREAM} "$@" ;;
+  ${command}*) ${script} ;;
   *) exec ${LITESTREAM} "$@" ;;
 esac
 `;
-  writeFileSync(file, script);
+  writeFileSync(file, text);
   chmodSync(file, 0o755);
   return file;
 }

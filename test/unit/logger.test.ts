@@ -65,8 +65,25 @@ describe("redactor", () => {
     expect(redactor(["key", "token"])(`Basic ${btoa("key:token")}`)).toBe("Basic [redacted]");
   });
 
+  test("leaves no beginning of a secret at the end of a text that is cut", () => {
+    const hide = redactor([TOKEN]);
+    const forms = [
+      TOKEN,
+      encodeURIComponent(TOKEN),
+      bytes(TOKEN).toString("base64"),
+      bytes(TOKEN).toString("hex"),
+    ];
+    for (const form of forms) {
+      for (let length = 1; length < form.length; length += 1) {
+        expect(hide(".".repeat(200) + form.slice(0, length), true)).toMatch(/^\.+$/);
+      }
+    }
+    expect(redact("short", true)).toBe("");
+  });
+
   test("an empty secret hides nothing", () => {
     expect(redactor([""])("text")).toBe("text");
+    expect(redactor([""])("text", true)).toBe("text");
   });
 });
 

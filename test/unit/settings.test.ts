@@ -287,6 +287,9 @@ describe("what each setting may be", () => {
     ["a key and a secret", "s3://AKID:sEcReT@bucket/x.db", "must not carry credentials"],
     ["a key alone", "s3://AKID@bucket/x.db", "must not carry credentials"],
     ["an empty user", "s3://@bucket/x.db", "must not carry credentials"],
+    ["a secret with a slash", "s3://AKID:sEc/ReT@bucket/x.db", "must not carry credentials"],
+    ["a secret with a slash behind digits", "s3://AKID:12/ReT@bucket/x.db", "must not carry credentials"],
+    ["a port that is none", "s3://bucket:sEcReT/x.db", "must look like"],
     ["an encoded @", "s3://AKID:sEcReT%40bucket/x.db", "must look like"],
     [
       "a key in a parameter",
@@ -371,6 +374,33 @@ describe("what each setting may be", () => {
       expect(issues).toEqual(ENV_NAMES.map((name) => ({ name, problem: "must be a string" })));
     },
   );
+
+  test.each(["key", "token", "s3", "folder", "db"] as const)("not %s: with half a character", (field) => {
+    const given = { ...REQUIRED, [field]: `${field === "s3" ? "s3://b/" : "a"}\ud800.db` };
+    expect(errorOf(given).issues).toEqual([
+      { name: expect.any(String), problem: "must not contain half a character (a lone surrogate)" },
+    ]);
+  });
+
+  test("a getter that throws: refused, without its words", () => {
+    const given = Object.defineProperty({}, "token", {
+      get: () => {
+        throw new Error("tOkEnsHoWn");
+      },
+    });
+    const error = errorOf(given);
+    expect(namesIn(error)).toEqual(["settings"]);
+    expect(inspect(error, { showHidden: true })).not.toContain("tOkEnsHoWn");
+  });
+
+  test("the secret in a setting that is shown", () => {
+    const token = "tOkEn/tOkEn+tOkEn";
+    const s3 = `s3://bucket/${encodeURIComponent(token)}`;
+    const { issues } = errorOf({ ...REQUIRED, token, s3, folder: `/data/${token}` });
+    const problem = "must not contain LITESTREAM_SECRET_ACCESS_KEY";
+    expect(issues).toEqual(["REPLICA_URL", "DB_FOLDER"].map((name) => ({ name, problem })));
+    expect(create({ ...REQUIRED, token: "minioadmin", s3: "s3://minioadmin/x.db" }).db).toBe("db.sqlite");
+  });
 
   test("an own __proto__ key, as JSON can have it, is refused like every unknown key", () => {
     const settings = JSON.parse('{"key":"k","token":"t","__proto__":{"s3":"s3://elsewhere/x.db"}}');
