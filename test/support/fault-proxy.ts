@@ -15,7 +15,9 @@ export type Fault =
   /** The store does what it was asked to; its answer is lost. */
   | "drop-response"
   /** So many bytes of the answer at a time, then a pause. */
-  | { slow: { bytes: number; everyMs: number } };
+  | { slow: { bytes: number; everyMs: number } }
+  /** It goes through, but not before then. */
+  | { after: Promise<unknown> };
 
 const CODES = { 403: "AccessDenied", 404: "NoSuchBucket", 500: "InternalError", 503: "SlowDown" } as const;
 
@@ -56,6 +58,8 @@ export async function startFaultProxy(target: number, { plainParts = false } = {
     if (fault === "stall") incoming.resume();
     else if (fault === "reset") incoming.socket.destroy();
     else if (typeof fault === "object" && "status" in fault) refuse(incoming, outgoing, fault.status);
+    else if (typeof fault === "object" && "after" in fault)
+      void fault.after.then(() => forward(target, incoming, outgoing, undefined));
     else if (plainParts && isCompletion(line)) void completeWithPlainParts(target, incoming, outgoing);
     else forward(target, incoming, outgoing, fault);
   });
