@@ -23,7 +23,7 @@ import { identifyBinary, type Job, type Litestream } from "./binary.ts";
 import { lookAtChain } from "./chain.ts";
 import { type Child, startChild } from "./child.ts";
 import { complaintOf, type Dialect } from "./dialect.ts";
-import { CutShort, pause, unlessCut, withLimit } from "./limit.ts";
+import { CutShort, pause, unlessCut, waitedBehind, withLimit, withTurn } from "./limit.ts";
 
 export interface ReplicateOptions {
   /** How long it may take at most, in seconds: positive and finite. */
@@ -100,19 +100,21 @@ export async function replicate(job: Job, options: ReplicateOptions): Promise<Re
     }
     try {
       litestream = await identifyBinary(job.binary, { ...job, signal });
-    } catch (error) {
-      if (error instanceof CutShort) return cutFailure(job, signal, timeoutSeconds);
-      throw error;
-    }
-    const { dialect, version } = litestream;
-    if (dialect.replicate === undefined) {
-      throw new LitestreamUnsupportedError(
-        `litestream ${version} (${litestream.file}) can't prove that a replication succeeded: upgrade to 0.5.6 or newer.`,
+      const { dialect, version } = litestream;
+      if (dialect.replicate === undefined) {
+        throw new LitestreamUnsupportedError(
+          `litestream ${version} (${litestream.file}) can't prove that a replication succeeded: upgrade to 0.5.6 or newer.`,
+        );
+      }
+      return await shareRun(job, keepLocal, signal, timeoutSeconds, () =>
+        withTurn(signal, () => prove(job, dialect, keepLocal, signal, timeoutSeconds)),
       );
+    } catch (error) {
+      if (!(error instanceof CutShort)) throw error;
+      const waited =
+        error.behind === undefined ? undefined : failure(job, "timeout", waitedBehind(error.behind));
+      return cutFailure(job, signal, timeoutSeconds, waited);
     }
-    return await shareRun(job, keepLocal, signal, timeoutSeconds, () =>
-      prove(job, dialect, keepLocal, signal, timeoutSeconds),
-    );
   });
   return {
     ...outcome,

@@ -4,7 +4,7 @@ import { identifyBinary, type Job } from "./binary.ts";
 import { lookAtChain } from "./chain.ts";
 import { startChild } from "./child.ts";
 import { complaintOf, NO_BACKUP, restoreArgs } from "./dialect.ts";
-import { CutShort, withLimit } from "./limit.ts";
+import { CutShort, waitedBehind, withLimit, withTurn } from "./limit.ts";
 
 export interface RestoreOptions {
   /** Resolves without touching it where the database exists. Default: false, which rejects. */
@@ -66,44 +66,48 @@ export async function restore(
       // Also where it finds a backup: a newer one of the other kind may stand beside it.
       if (blindTo !== undefined) logger.warn({ s3 }, blindTo);
       const env = { ...job.env, ...litestream.dialect.env };
-      logger.info({ s3, dbpath, litestream: litestream.version }, "restoring");
-      const child = startChild(binary, restoreArgs(target.path, s3, ifReplicaExists), {
-        ...job,
-        env,
-        signal,
+      await withTurn(signal, async () => {
+        logger.info({ s3, dbpath, litestream: litestream.version }, "restoring");
+        const child = startChild(binary, restoreArgs(target.path, s3, ifReplicaExists), {
+          ...job,
+          env,
+          signal,
+        });
+        const noBackup = child.line(NO_BACKUP);
+        const end = await child.ended;
+        const complaint = complaintOf(end.lines, [dbpath, s3]);
+        if (signal.aborted) {
+          const { reason, words } = complaint;
+          const known = signal.reason.reason === "timeout" && reason !== "failed";
+          throw known
+            ? fail(reason, `not finished within ${options.timeoutSeconds} s: ${words}`)
+            : signal.reason;
+        }
+        if (end.exitCode !== 0)
+          throw fail(complaint.reason, complaint.words || "litestream ended without a word");
+        const { size } = target;
+        if (size === undefined && ifReplicaExists && (await noBackup) !== undefined) {
+          // 0.5 says the same where the beginning of the backup is missing.
+          const chain = await lookAtChain({ ...job, binary }, litestream.dialect, signal);
+          if (signal.aborted) throw signal.reason;
+          if (typeof chain === "object") throw fail("failed", chain.words);
+          if (litestream.dialect.list !== undefined && chain !== "none") throw fail("failed", INCOMPLETE);
+          logger.info({ s3 }, "the replica holds no backup; nothing to restore");
+          return;
+        }
+        if (!size) throw fail("failed", "litestream says that it succeeded, but left no database");
+        if (!(await target.moveIntoPlace())) return keepExisting();
+        logger.info({ dbpath, bytes: size }, "restored");
       });
-      const noBackup = child.line(NO_BACKUP);
-      const end = await child.ended;
-      const complaint = complaintOf(end.lines, [dbpath, s3]);
-      if (signal.aborted) {
-        const { reason, words } = complaint;
-        const known = signal.reason.reason === "timeout" && reason !== "failed";
-        throw known
-          ? fail(reason, `not finished within ${options.timeoutSeconds} s: ${words}`)
-          : signal.reason;
-      }
-      if (end.exitCode !== 0)
-        throw fail(complaint.reason, complaint.words || "litestream ended without a word");
-      const { size } = target;
-      if (size === undefined && ifReplicaExists && (await noBackup) !== undefined) {
-        // 0.5 says the same where the beginning of the backup is missing.
-        const chain = await lookAtChain({ ...job, binary }, litestream.dialect, signal);
-        if (signal.aborted) throw signal.reason;
-        if (typeof chain === "object") throw fail("failed", chain.words);
-        if (litestream.dialect.list !== undefined && chain !== "none") throw fail("failed", INCOMPLETE);
-        logger.info({ s3 }, "the replica holds no backup; nothing to restore");
-        return;
-      }
-      if (!size) throw fail("failed", "litestream says that it succeeded, but left no database");
-      if (!(await target.moveIntoPlace())) return keepExisting();
-      logger.info({ dbpath, bytes: size }, "restored");
     } catch (error) {
       if (error instanceof CutShort) {
+        const { reason, behind, cause } = error;
+        const waited = behind === undefined ? "" : `: ${waitedBehind(behind)}`;
         const words =
-          error.reason === "timeout"
-            ? `not finished within ${options.timeoutSeconds} s`
+          reason === "timeout"
+            ? `not finished within ${options.timeoutSeconds} s${waited}`
             : "the call was aborted";
-        throw fail(error.reason, words, error.cause);
+        throw fail(reason, words, cause);
       }
       if (error instanceof LitestreamError) throw error;
       throw fail("failed", messageOf(error), error);

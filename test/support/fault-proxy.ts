@@ -17,7 +17,9 @@ export type Fault =
   /** The request reaches the store so much later. */
   | { delayMs: number }
   /** So many bytes of the answer at a time, then a pause. */
-  | { slow: { bytes: number; everyMs: number } };
+  | { slow: { bytes: number; everyMs: number } }
+  /** It goes through, but not before then. */
+  | { after: Promise<unknown> };
 
 const CODES = { 403: "AccessDenied", 404: "NoSuchBucket", 500: "InternalError", 503: "SlowDown" } as const;
 
@@ -58,8 +60,9 @@ export async function startFaultProxy(target: number, { plainParts = false } = {
     if (fault === "stall") incoming.resume();
     else if (fault === "reset") incoming.socket.destroy();
     else if (typeof fault === "object" && "status" in fault) refuse(incoming, outgoing, fault.status);
-    else if (typeof fault === "object" && "delayMs" in fault) {
-      setTimeout(() => forward(target, incoming, outgoing, undefined), fault.delayMs);
+    else if (typeof fault === "object" && ("after" in fault || "delayMs" in fault)) {
+      const held = "after" in fault ? fault.after : new Promise((done) => setTimeout(done, fault.delayMs));
+      void held.then(() => forward(target, incoming, outgoing, undefined));
     } else if (plainParts && isCompletion(line)) void completeWithPlainParts(target, incoming, outgoing);
     else forward(target, incoming, outgoing, fault);
   });
@@ -135,6 +138,8 @@ function forward(
   );
   upstream.once("error", () => outgoing.destroy());
   // The store sees it when litestream is killed in the middle of its upload.
-  incoming.once("close", () => incoming.complete || upstream.destroy());
+  const onClose = () => incoming.complete || upstream.destroy();
+  if (incoming.destroyed) onClose();
+  else incoming.once("close", onClose);
   incoming.pipe(upstream);
 }

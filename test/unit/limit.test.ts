@@ -1,6 +1,16 @@
 import { getEventListeners } from "node:events";
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { CutShort, pause, unlessCut, withLimit } from "../../src/litestream/limit.ts";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from "vitest";
+import {
+  CutShort,
+  PLACES,
+  pause,
+  unlessCut,
+  waitedBehind,
+  withLimit,
+  withTurn,
+} from "../../src/litestream/limit.ts";
 
 const never = new Promise<never>(() => {});
 
@@ -55,6 +65,34 @@ describe("withLimit", () => {
     const seen = await withLimit(5, signal, async ({ aborted, reason }) => ({ aborted, reason }));
     expect(seen).toMatchObject({ aborted: true, reason: { reason: "aborted", cause: "too late" } });
     expect(getEventListeners(signal, "abort")).toEqual([]);
+  });
+
+  test("one caller's signal for many calls ends them all, without a warning of Node's", async () => {
+    const warnings: Error[] = [];
+    const onWarning = (warning: Error) => warnings.push(warning);
+    process.on("warning", onWarning);
+    onTestFinished(() => void process.off("warning", onWarning));
+    const caller = new AbortController();
+    const calls = Array.from({ length: 50 }, () => withLimit(5, caller.signal, reasonOf));
+    await new Promise(setImmediate); // a warning comes a tick later
+    expect(warnings).toEqual([]);
+    caller.abort("SIGTERM came");
+    for (const reason of await Promise.all(calls)) {
+      expect(reason).toMatchObject({ reason: "aborted", cause: "SIGTERM came" });
+    }
+  });
+
+  test("a caller's AbortSignal.timeout fires also after a garbage collection", async () => {
+    vi.useRealTimers();
+    setFlagsFromString("--expose-gc");
+    const collect: () => void = runInNewContext("gc");
+    const cut = withLimit(undefined, AbortSignal.timeout(100), async (signal) => {
+      await unlessCut(new Promise(() => {}), signal);
+      return signal.reason;
+    });
+    await new Promise((done) => setImmediate(done));
+    collect();
+    expect(await cut).toMatchObject({ reason: "aborted" });
   });
 
   test("keeps the first reason", async () => {
@@ -151,11 +189,156 @@ describe("pause", () => {
   });
 });
 
+describe("withTurn", () => {
+  const free = new AbortController().signal;
+
+  /** A call that runs until it is told to end. */
+  function startCall(name: string, begun: string[], signal = free) {
+    const { promise, resolve, reject } = withResolvers<string>();
+    const done = withTurn(signal, () => {
+      begun.push(name);
+      return promise;
+    });
+    done.catch(() => {}); // each test looks at those that it lets fail
+    return { done, end: () => resolve(name), fail: reject };
+  }
+  const startCalls = (names: readonly string[], begun: string[]) =>
+    names.map((name) => startCall(name, begun));
+  const numbered = (count: number) => Array.from({ length: count }, (_, i) => `call ${i}`);
+  /** Lets every promise that can settle do so. */
+  const settled = () => new Promise(setImmediate);
+
+  /** All places can be had again, and no more than all. */
+  async function expectAllFree() {
+    const begun: string[] = [];
+    const calls = startCalls(numbered(PLACES + 1), begun);
+    await settled();
+    expect(begun).toEqual(numbered(PLACES));
+    for (const call of calls) call.end();
+    expect(await Promise.all(calls.map(({ done }) => done))).toEqual(numbered(PLACES + 1));
+  }
+
+  test("runs as many at a time as there are places, the others in the order of their coming", async () => {
+    const begun: string[] = [];
+    const names = numbered(3 * PLACES);
+    const calls = startCalls(names, begun);
+    await settled();
+    expect(begun).toEqual(names.slice(0, PLACES));
+    // In whatever order they end, the next in line comes in, and nobody else.
+    const running = calls.slice(0, PLACES).toReversed();
+    for (const [i, call] of [...running, ...calls.slice(PLACES)].entries()) {
+      call.end();
+      await settled();
+      expect(begun).toEqual(names.slice(0, PLACES + i + 1));
+    }
+    await expectAllFree();
+  });
+
+  test("a newcomer does not slip in before those that wait", async () => {
+    const begun: string[] = [];
+    const calls = startCalls(numbered(PLACES + 1), begun);
+    await settled();
+    calls[3]?.end();
+    await calls[3]?.done; // its place is given back, and the one that waits may not have begun
+    const newcomer = startCall("newcomer", begun);
+    await settled();
+    expect(begun).toEqual(numbered(PLACES + 1));
+    for (const call of [...calls, newcomer]) call.end();
+    await newcomer.done;
+    await expectAllFree();
+  });
+
+  test("a work that fails or throws gives its place back", async () => {
+    const begun: string[] = [];
+    const calls = startCalls(numbered(PLACES), begun);
+    await settled();
+    for (const call of calls) call.fail(new RangeError("no"));
+    for (const call of calls) await expect(call.done).rejects.toThrow(RangeError);
+    const thrown = withTurn(free, () => {
+      throw new RangeError("at once");
+    });
+    await expect(thrown).rejects.toThrow(RangeError);
+    await expectAllFree();
+  });
+
+  test("an abort in line ends the wait, says how many were before it, and leaves nothing", async () => {
+    const begun: string[] = [];
+    const calls = startCalls(numbered(PLACES + 2), begun);
+    const limit = new AbortController();
+    const cut = startCall("cut", begun, limit.signal);
+    const behindIt = startCall("behind it", begun);
+    limit.abort(new CutShort("timeout", "why"));
+    const error = await cut.done.catch((reason: unknown) => reason);
+    expect(error).toBeInstanceOf(CutShort);
+    expect(error).toMatchObject({ reason: "timeout", cause: "why", behind: PLACES + 2 });
+    expect(getEventListeners(limit.signal, "abort")).toEqual([]);
+    for (const call of [...calls, behindIt]) call.end();
+    await behindIt.done;
+    expect(begun).toEqual([...numbered(PLACES + 2), "behind it"]);
+    await expectAllFree();
+  });
+
+  test("whose time is up in the moment of its turn does not begin, and gives its place back", async () => {
+    const begun: string[] = [];
+    const calls = startCalls(numbered(PLACES), begun);
+    const limit = new AbortController();
+    const cut = startCall("cut", begun, limit.signal);
+    const behindIt = startCall("behind it", begun);
+    await settled();
+    const reason = new CutShort("timeout");
+    calls[0]?.end();
+    queueMicrotask(() => limit.abort(reason)); // it has its place, and has not gone on yet
+    await expect(cut.done).rejects.toBe(reason);
+    await settled();
+    expect(begun).toEqual([...numbered(PLACES), "behind it"]);
+    for (const call of [...calls, behindIt]) call.end();
+    await behindIt.done;
+    await expectAllFree();
+  });
+
+  test("does not begin where the signal has fired before", async () => {
+    const limit = new AbortController();
+    limit.abort(new CutShort("aborted"));
+    const begun: string[] = [];
+    const expectRefused = () =>
+      expect(startCall("late", begun, limit.signal).done).rejects.toBe(limit.signal.reason);
+    await expectRefused();
+    const calls = startCalls(numbered(PLACES), begun);
+    await expectRefused(); // nor does it wait in line
+    for (const call of calls) call.end();
+    expect(begun).toEqual(numbered(PLACES));
+    await expectAllFree();
+  });
+
+  test("has had its turn: no listener is left, and the signal is the work's own matter", async () => {
+    const begun: string[] = [];
+    const calls = startCalls(numbered(PLACES), begun);
+    const limit = new AbortController();
+    const call = startCall("in turn", begun, limit.signal);
+    calls[0]?.end();
+    await settled();
+    expect(begun).toContain("in turn");
+    expect(getEventListeners(limit.signal, "abort")).toEqual([]);
+    limit.abort(new CutShort("timeout"));
+    for (const other of [...calls, call]) other.end();
+    expect(await call.done).toBe("in turn");
+    await expectAllFree();
+  });
+
+  test("says in words behind whom a call has waited", () => {
+    expect(waitedBehind(PLACES + 3)).toBe(
+      `it waited for its turn behind ${PLACES + 3} other calls (${PLACES} at a time run litestream in one process)`,
+    );
+  });
+});
+
 /** `Promise.withResolvers`, which Node 20 lacks. */
-function withResolvers() {
+function withResolvers<T = never>() {
+  let resolve: (value: T) => void = () => {};
   let reject: (error: Error) => void = () => {};
-  const promise = new Promise<never>((_, no) => {
+  const promise = new Promise<T>((yes, no) => {
+    resolve = yes;
     reject = no;
   });
-  return { promise, reject };
+  return { promise, resolve, reject };
 }
