@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { closeSync, openSync } from "node:fs";
 import type { Readable } from "node:stream";
@@ -105,9 +106,10 @@ export function startChild(file: string, args: readonly string[], options: Child
   };
 
   assertDescriptors();
-  const lifeline = startLifeline();
+  const mark = randomUUID();
+  const lifeline = startLifeline(mark);
   const child = execa(file, args, {
-    env,
+    env: { ...env, [MARK]: mark },
     extendEnv: false,
     detached: true,
     stdin: "ignore",
@@ -250,12 +252,26 @@ interface Lifeline {
   release(): void;
 }
 
+/** The variable by which the lifeline knows a child whose pid it was not told. */
+const MARK = "LITESTREAM_S3_LIFELINE";
+
 /**
  * A shell that kills the child's process group when this process is gone without a word (SIGKILL, out of memory):
- * the pipe to it then ends. Started first, so that nothing but its pid is to be told once the child runs.
+ * the pipe to it then ends. Started first, so that nothing but its pid is to be told once the child runs. Where this
+ * process is killed even before that, the shell looks for the mark in the children's environment, for as long as a
+ * process may take from fork to exec.
  */
-function startLifeline(): Lifeline {
-  const script = 'trap "" HUP INT TERM; read -r pid && { read -r over || kill -9 "-$pid"; } 2>/dev/null';
+function startLifeline(mark: string): Lifeline {
+  const script = `trap "" HUP INT TERM
+exec 2>/dev/null
+if read -r pid; then read -r over || kill -9 "-$pid"; exit; fi
+for again in 1 2 3 4 5; do
+  for file in $(grep -l "${MARK}=${mark}" /proc/[0-9]*/environ); do
+    pid=\${file#/proc/}
+    kill -9 "-\${pid%/environ}"
+  done
+  sleep 0.1
+done`;
   const shell = execa("/bin/sh", ["-c", script], {
     env: {},
     extendEnv: false,

@@ -59,6 +59,22 @@ describe("the app is killed while its litestream waits for a stalled store", () 
   });
 });
 
+// A history that the lives found: litestream was an orphan where the app was killed right after its start.
+test.each(["restore", "timedReplicate"] as const)(
+  "the app is killed in the moment in which %s starts litestream: litestream ends",
+  async (method) => {
+    const proxy = await startFaultProxy(s3.port);
+    onTestFinished(() => proxy.stop());
+    proxy.fault = () => "stall";
+    const { config } = setUp(replicaUrl(proxy.port, "process/spawn.db"));
+    if (method === "timedReplicate") await writeRows(config.dbpath, 20);
+    const args = method === "restore" ? [] : [50];
+    const app = startApp({ config, method, args, imports: ["./kill-at-spawn.mjs"] });
+    expect(await app.ended).toMatchObject({ signal: "SIGKILL" });
+    await goneFrom(config.folder);
+  },
+);
+
 test("a wrapper script around litestream does not leave it behind at the deadline", async () => {
   const proxy = await startFaultProxy(s3.port);
   onTestFinished(() => proxy.stop());

@@ -306,6 +306,7 @@ test("the app's own AWS identity does not reach litestream, and its certificates
     LITESTREAM_SECRET_ACCESS_KEY: TOKEN,
     AWS_REGION: "eu-central-1",
     SSL_CERT_FILE: "/etc/bundle.pem",
+    LITESTREAM_S3_LIFELINE: expect.stringMatching(/^[0-9a-f-]{36}$/),
   });
 });
 
