@@ -62,7 +62,8 @@ export async function startFaultProxy(target: number, { plainParts = false } = {
     else if (typeof fault === "object" && "status" in fault) refuse(incoming, outgoing, fault.status);
     else if (typeof fault === "object" && ("after" in fault || "delayMs" in fault)) {
       const held = "after" in fault ? fault.after : new Promise((done) => setTimeout(done, fault.delayMs));
-      void held.then(() => forward(target, incoming, outgoing, undefined));
+      // A client that is gone takes its request with it: late uploads of a killed litestream are a thing of their own.
+      void held.then(() => incoming.socket.destroyed || forward(target, incoming, outgoing, undefined));
     } else if (plainParts && isCompletion(line)) void completeWithPlainParts(target, incoming, outgoing);
     else forward(target, incoming, outgoing, fault);
   });
