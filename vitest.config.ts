@@ -12,6 +12,11 @@ export default defineConfig({
       { extends: true, test: { name: "unit", include: ["test/unit/**/*.test.ts"] } },
       { extends: true, test: { name: "lives", include: ["test/lives/**/*.test.ts"] } },
       { extends: true, test: { name: "integration", include: ["test/integration/**/*.test.ts"] } },
+      // Gigabytes: `npm run load`.
+      {
+        extends: true,
+        test: { name: "load", include: ["test/load/**/*.test.ts"], testTimeout: 900_000 },
+      },
     ],
   },
 });
