@@ -158,6 +158,9 @@ export function removeLitestreamFolder(dbpath: string): void {
   });
 }
 
+/** The files that are being closed after their removal. */
+let freeing: Promise<unknown> = Promise.resolve();
+
 /**
  * Removes the file's name; while it is open its blocks stay, and are freed in the background: 1 GB takes 0.2 s on ext4,
  * in which the app would stand still.
@@ -172,7 +175,8 @@ function removeFile(path: string): void {
   try {
     rmSync(path, { force: true });
   } finally {
-    if (fd !== undefined) close(fd, () => {});
+    // After the removal, one at a time: a folder's removal would wait for it, and so would the app's own file calls.
+    if (fd !== undefined) freeing = freeing.then(() => new Promise((done) => close(fd, done)));
   }
 }
 
