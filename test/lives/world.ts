@@ -428,6 +428,8 @@ class World {
       }
     }
     this.#newDisk();
+    // What a boot finds here comes from the replica, also where it is killed before it can tell.
+    this.#acked = this.#replicated;
   }
 
   #answered(result: Outcome, others: Outcome[], version: Version, troubled: boolean): void {

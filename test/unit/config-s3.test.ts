@@ -271,6 +271,7 @@ describe("getResultOnTimeout", () => {
       `AWS_ACCESS_KEY_ID=${KEY}`,
       `AWS_SECRET_ACCESS_KEY=${TOKEN}`,
       `LITESTREAM_ACCESS_KEY_ID=${KEY}`,
+      expect.stringMatching(/^LITESTREAM_S3_LIFELINE=[0-9a-f-]{36}$/),
       `LITESTREAM_SECRET_ACCESS_KEY=${TOKEN}`,
       `PATH=${process.env.PATH}`,
     ]);
