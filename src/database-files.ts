@@ -151,11 +151,18 @@ function removeCompanions(dbpath: string): void {
 export function removeLitestreamFolder(dbpath: string): void {
   removing(dbpath, () => {
     const folder = join(dirname(dbpath), `.${basename(dbpath)}-litestream`);
-    const names = fileKind(folder) === "missing" ? [] : readdirSync(folder, { recursive: true });
-    for (const name of names)
-      if (fileKind(join(folder, String(name))) === "file") removeFile(join(folder, String(name)));
+    for (const path of entriesOf(folder)) if (fileKind(path) === "file") removeFile(path);
     rmSync(folder, { recursive: true, force: true });
   });
+}
+
+/** What is in the folder, at any depth; nothing where it can't be told, as while a litestream still works in it. */
+function entriesOf(folder: string): string[] {
+  try {
+    return readdirSync(folder, { recursive: true }).map((name) => join(folder, String(name)));
+  } catch {
+    return [];
+  }
 }
 
 /** The removal of a smaller file takes less than a few milliseconds (ext4: 0.2 ms a MB), in bytes. */

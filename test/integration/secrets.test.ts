@@ -262,9 +262,13 @@ function argvOfFamily(root: number | undefined): string[] {
 }
 
 function filesIn(folder: string): string[] {
-  return readdirSync(folder, { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile())
-    .map(({ parentPath, name }) => join(parentPath, name));
+  try {
+    return readdirSync(folder, { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .map(({ parentPath, name }) => join(parentPath, name));
+  } catch {
+    return filesIn(folder); // a folder in it has gone meanwhile
+  }
 }
 
 /** Empty where it has gone meanwhile. */
