@@ -147,10 +147,17 @@ function removeCompanions(dbpath: string): void {
   removeAbandonedRestores(dbpath);
 }
 
-/** litestream's own memory of the database, `.NAME-litestream`. */
+/** litestream's own memory of the database. */
+const litestreamFolder = (dbpath: string) => join(dirname(dbpath), `.${basename(dbpath)}-litestream`);
+
+/** Whether litestream has worked on the database before. */
+export function hasLitestreamFolder(dbpath: string): boolean {
+  return existsSync(litestreamFolder(dbpath));
+}
+
 export function removeLitestreamFolder(dbpath: string): void {
   removing(dbpath, () => {
-    const folder = join(dirname(dbpath), `.${basename(dbpath)}-litestream`);
+    const folder = litestreamFolder(dbpath);
     for (const path of entriesOf(folder)) if (fileKind(path) === "file") removeFile(path);
     rmSync(folder, { recursive: true, force: true });
   });

@@ -4,6 +4,7 @@ import {
   type Fingerprint,
   fileKind,
   fingerprint,
+  hasLitestreamFolder,
   heldOpenHere,
   identityOf,
   lockDatabase,
@@ -202,7 +203,8 @@ async function prove(
     );
   }
   let last: Failure | undefined;
-  let anew = false;
+  // What the app has checkpointed since an earlier run, 0.5 misses: the restored file was damaged (found by a history of the lives).
+  let anew = hasLitestreamFolder(job.dbpath);
   const database = identityOf(job.dbpath);
   for (let wait = TICK_MS; !signal.aborted; wait = Math.min(wait * 2, LONGEST_PAUSE_MS)) {
     const look = fingerprint(job.dbpath);
@@ -228,6 +230,7 @@ async function prove(
       if (FINAL.has(last.reason)) return last;
       continue;
     }
+    anew = false;
     const unchanged = () => !signal.aborted && sameFingerprint(synced.before, fingerprint(job.dbpath));
     const chain = unchanged() ? await lookAtChain(job, dialect, signal) : undefined;
     if (typeof chain === "object") {
