@@ -247,6 +247,7 @@ async function prove(
       anew = true;
       continue;
     }
+    // From this look to the removal nothing is awaited: no commit of this process can come between.
     if (chain === "whole" && unchanged()) {
       const outcome = keepLocal ? { ok: true as const } : remove(job, synced.before);
       if (outcome !== undefined) return outcome;

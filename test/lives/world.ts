@@ -180,7 +180,7 @@ class World {
   }
 
   tearDown(): void {
-    for (const line of processesWith(this.#root)) process.kill(Number.parseInt(line, 10), "SIGKILL");
+    signalAll(this.#root, "SIGKILL");
     if (this.#history.smallDisk && NO_SMALL_DISK === undefined) {
       for (const disk of this.#disks) unmountDisk(disk);
     }
@@ -600,14 +600,7 @@ class World {
         if (app.kill("SIGKILL")) app.killed = `app, ${phase}`;
         return;
       }
-      for (const line of processesWith(this.#folder)) {
-        try {
-          process.kill(Number.parseInt(line, 10), signal);
-          Report.count(this.#report.kills, `litestream, ${phase}: ${signal}`);
-        } catch {
-          // it has just ended
-        }
-      }
+      Report.count(this.#report.kills, `litestream, ${phase}: ${signal}`, signalAll(this.#folder, signal));
     };
     return laterMs === 0 ? send : () => void setTimeout(send, laterMs);
   }
@@ -630,6 +623,17 @@ class World {
 /** No answer comes for as long as the phase lasts. */
 const isLasting = (plan: FaultPlan | undefined) =>
   plan !== undefined && (plan.count === "all" || plan.fault === "stall" || plan.fault === "stall-body");
+
+/** Sends the signal to each process that names the folder; how many were still there. */
+function signalAll(folder: string, signal: NodeJS.Signals): number {
+  return processesWith(folder).filter((line) => {
+    try {
+      return process.kill(Number.parseInt(line, 10), signal);
+    } catch {
+      return false; // it has just ended
+    }
+  }).length;
+}
 
 /** A process of a life, and what it has said so far. */
 class Running {
