@@ -47,6 +47,8 @@ export interface ChildOptions {
   readonly signal: AbortSignal;
   readonly redact: Redact;
   readonly logger: Logger;
+  /** Gets each line, without secrets. */
+  readonly onLine?: (line: string) => void;
   /** Keeps so many characters from the end of each stream for `stdout` and `stderr`. Default: none. */
   readonly capture?: number;
 }
@@ -79,7 +81,7 @@ export interface Child {
  * terminal's Ctrl-C does not reach it, and everything it starts ends with it.
  */
 export function startChild(file: string, args: readonly string[], options: ChildOptions): Child {
-  const { env, signal, redact, logger, capture = 0 } = options;
+  const { env, signal, redact, logger, onLine: listener, capture = 0 } = options;
   const lines: string[] = [];
   const waiting = new Set<{ pattern: RegExp; found: (line: string | undefined) => void }>();
   const captured = { stdout: tail(capture), stderr: tail(capture) };
@@ -89,6 +91,7 @@ export function startChild(file: string, args: readonly string[], options: Child
     // Redacted first: a cut may go through a secret.
     const line = shown.slice(0, MAX_LINE);
     logger.debug({ line }, "litestream");
+    listener?.(line);
     lines.push(line);
     if (lines.length > 2 * MAX_LINES) lines.splice(0, MAX_LINES);
     for (const waiter of waiting) {

@@ -9,8 +9,10 @@ export interface Dialect {
   /** What one replication looks like; `undefined` where litestream has no way to prove one. */
   readonly replicate?: {
     readonly args: (dbpath: string, url: string) => string[];
-    /** The same, beginning with a full copy that needs nothing of what was there before; where `list` can miss something. */
+    /** The same, beginning with a full copy that needs nothing of what was there before; where it can miss something. */
     readonly anew?: (dbpath: string, url: string) => string[];
+    /** Follows how a run has read the database; where it can miss something. */
+    readonly reading?: () => Reading;
     /** The line without which there was no replication. */
     readonly evidence: RegExp;
     /**
@@ -70,6 +72,7 @@ const V0_5: Dialect = {
   replicate: {
     args: (dbpath, url) => ["replicate", "-once", dbpath, url],
     anew: (dbpath, url) => ["replicate", "-once", "-force-snapshot", dbpath, url],
+    reading: readingOf0_5,
     evidence: /^time=\S+ level=INFO msg="one-shot replication complete"(?: |$)/,
     ends: "self",
     settled: NEVER,
@@ -116,6 +119,44 @@ export function identify(answers: Answers): { version: string; dialect: Dialect 
   if (takes("once")) return { version, dialect: V0_5 };
   // The last flag that it lists: half an answer would not tell that `-once` is missing.
   return takes("no-expand-env") ? { version, dialect: V0_5_WITHOUT_ONCE } : undefined;
+}
+
+/**
+ * What a run has read: the `whole` database, or `on` from where the run before had ended; `gap`: something that was
+ * committed in between it may never have seen.
+ */
+export interface Reading {
+  see(line: string): void;
+  readonly is: "whole" | "on" | "gap" | undefined;
+}
+
+/**
+ * 0.5 says of each synchronisation whether the `-wal` is still the one that it has read (its salts match). Where another
+ * program has begun it anew, and only the end of the old one is still there, 0.5 reads the new one from its beginning: what was
+ * committed to the old one after the last synchronisation, and checkpointed, it never reads. 0.5.10 and 0.5.17 were seen
+ * to lose rows by that. Unless it takes a whole copy (`snap=true`), or has begun the `-wal` anew itself (`chkpt=true`).
+ */
+function readingOf0_5(): Reading {
+  const verified = /^time=\S+ level=DEBUG msg=verify .*\bsaltMatch=(true|false) /;
+  const synced =
+    /^time=\S+ level=DEBUG msg=sync (?:system=\S+ )?(?:db=(?:"(?:[^"\\]|\\.)*"|\S+) )?txid=[0-9a-f]{16} offset=\d+(?<chkpt> chkpt=true)?(?<snap> snap=true)?(?: reason=.*)?$/;
+  let matches = false;
+  let is: Reading["is"];
+  return {
+    see(line) {
+      const salts = verified.exec(line);
+      if (salts) matches = salts[1] === "true";
+      const sync = synced.exec(line);
+      if (sync === null) return;
+      if (sync.groups?.snap) is = "whole";
+      else if (matches || sync.groups?.chkpt) is ??= "on";
+      else is = "gap";
+      matches = false;
+    },
+    get is() {
+      return is;
+    },
+  };
 }
 
 /** `-if-replica-exists` makes an empty replica path a success, said in one line. */

@@ -23,7 +23,7 @@ import {
 import { identifyBinary, type Job, type Litestream } from "./binary.ts";
 import { lookAtChain } from "./chain.ts";
 import { type Child, startChild } from "./child.ts";
-import { complaintOf, type Dialect } from "./dialect.ts";
+import { complaintOf, type Dialect, type Reading } from "./dialect.ts";
 import { CutShort, pause, unlessCut, waitedBehind, withLimit, withTurn } from "./limit.ts";
 
 export interface ReplicateOptions {
@@ -203,14 +203,16 @@ async function prove(
     );
   }
   let last: Failure | undefined;
-  // What the app has checkpointed since an earlier run, 0.5 misses: the restored file was damaged (found by a history of the lives).
+  // What was checkpointed since an earlier call's run, 0.5 can miss: only a whole copy within this call is a good beginning.
   let anew = hasLitestreamFolder(job.dbpath);
+  let complete = false;
   const database = identityOf(job.dbpath);
   for (let wait = TICK_MS; !signal.aborted; wait = Math.min(wait * 2, LONGEST_PAUSE_MS)) {
     const look = fingerprint(job.dbpath);
     await pause(wait, signal);
     if (signal.aborted) break;
-    const synced = await synchronise(job, dialect, anew, look, signal);
+    const reading = dialect.replicate?.reading?.();
+    const synced = await synchronise(job, dialect, { anew, look, reading, signal });
     if (identityOf(job.dbpath) !== database) {
       return failure(
         job,
@@ -218,6 +220,7 @@ async function prove(
         "it was removed or replaced meanwhile, so that the replica may hold another one",
       );
     }
+    if (reading?.is === "gap") complete = false;
     if ("reason" in synced) {
       const { reason, words, said } = synced;
       // Killed by us, in silence: what went wrong before tells more than a guess.
@@ -230,7 +233,12 @@ async function prove(
       if (FINAL.has(last.reason)) return last;
       continue;
     }
-    anew = false;
+    complete ||= anew || reading === undefined || reading.is === "whole";
+    anew = !complete;
+    if (anew) {
+      last = failure(job, ...CHANGING);
+      continue;
+    }
     const unchanged = () => !signal.aborted && sameFingerprint(synced.before, fingerprint(job.dbpath));
     const chain = unchanged() ? await lookAtChain(job, dialect, signal) : undefined;
     if (typeof chain === "object") {
@@ -281,10 +289,9 @@ type Synced =
 async function synchronise(
   job: Job,
   dialect: Dialect,
-  anew: boolean,
-  look: Fingerprint | undefined,
-  signal: AbortSignal,
+  run: { anew: boolean; look: Fingerprint | undefined; reading: Reading | undefined; signal: AbortSignal },
 ): Promise<Synced> {
+  const { anew, look, reading, signal } = run;
   const how = dialect.replicate;
   if (how === undefined) throw new TypeError("this litestream can't prove a replication");
   if (how.startsFresh) {
@@ -296,7 +303,12 @@ async function synchronise(
   }
   const env = { ...job.env, ...dialect.env };
   const args = (anew ? how.anew : undefined) ?? how.args;
-  const child = startChild(job.binary, args(job.dbpath, job.s3), { ...job, env, signal });
+  const child = startChild(job.binary, args(job.dbpath, job.s3), {
+    ...job,
+    env,
+    signal,
+    onLine: (line) => reading?.see(line),
+  });
   const evidence = child.line(how.evidence);
   const quiet = how.ends === "self" ? look : await interruptWhenQuiet(job, child, how, signal);
   const end = await child.ended;

@@ -46,6 +46,20 @@ describe("true: every acknowledged row is in the replica and nothing local is le
     expect(await rowsInReplica(url)).toBe(300);
   });
 
+  test.skipIf(IS_0_3)("on 0.5 one copy of the database goes up for a life, and no second one", async () => {
+    const url = newUrl();
+    await writeRows(setUp(url).config.dbpath, 10);
+    const copies = [];
+    for (const after of ["close", "kill", "close"] as const) {
+      const { config, log } = setUp(url);
+      await config.restore({ ifReplicaExists: true });
+      await writeRows(config.dbpath, 300, { after });
+      expect(await config.timedReplicate(20)).toBe(true);
+      copies.push(log.lines.filter(({ line }) => / snap=true|taking snapshot/.test(String(line))).length);
+    }
+    expect(copies).toEqual([1, 1, 1]);
+  });
+
   test("a database in rollback-journal mode", async () => {
     const url = newUrl();
     const { config, files } = setUp(url);

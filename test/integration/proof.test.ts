@@ -1,15 +1,16 @@
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { LitestreamUnsupportedError } from "../../src/index.ts";
 import { startApp } from "../support/app.ts";
 import { afterLitestream, fakeLitestream } from "../support/fake-litestream.ts";
 import { startFaultProxy } from "../support/fault-proxy.ts";
-import { IS_0_3, LOGS_WAL_SEGMENTS } from "../support/litestream.ts";
+import { IS_0_3, LITESTREAM, LOGS_WAL_SEGMENTS } from "../support/litestream.ts";
 import { processesWith } from "../support/processes.ts";
 import { replicaUrl, type S3, startS3 } from "../support/s3.ts";
 import { setUp, tempFolder } from "../support/setup.ts";
-import { rowsIn, startWriter, writeRows } from "../support/sqlite.ts";
+import { bodyOf, rowsIn, startWriter, writeRows } from "../support/sqlite.ts";
 
 let s3: S3;
 beforeAll(async () => {
@@ -142,6 +143,45 @@ describe("nothing is deleted without the whole proof", () => {
     expect(writer.acked).toBe(31);
     expect(rowsIn(await setUp(url).config.restore())).toBe(31);
   });
+
+  test.skipIf(IS_0_3).each([
+    ["after the first run", '[ -e "$0.done" ] || { touch "$0.done"; RESTART; }', "first"],
+    ["before the second run", '[ ! -e "$0.done" ] || [ -e "$0.2" ] || { touch "$0.2"; RESTART; }', "second"],
+  ])(
+    "a -wal that another program begins anew between two rounds, %s, loses nothing",
+    async (_, script, name) => {
+      const folder = tempFolder();
+      const dbpath = join(folder, "db.sqlite");
+      const restart = new URL("../support/restart-wal.mjs", import.meta.url).pathname;
+      const command = script.replace("RESTART", `${process.execPath} ${restart} "${dbpath}"`);
+      const wrapped =
+        name === "first" ? afterLitestream(command) : `${command}; touch "$0.done"; exec ${LITESTREAM} "$@"`;
+      const url = replicaUrl(s3.port, `proof/restart-${name}.db`);
+      const { config } = setUp(url, { folder }, { litestream: fakeLitestream(wrapped) });
+      await writeRows(dbpath, 30, { after: "kill", bytes: 3000 });
+      expect(await config.timedReplicate(40)).toBe(true);
+      const restored = await setUp(url).config.restore();
+      expect(rowsIn(restored)).toBe(32);
+      expect(bodyOf(restored, 1)).toBe("changed");
+    },
+  );
+
+  test.skipIf(IS_0_3)(
+    "nor does one that it begins anew after somebody has removed litestream's folder",
+    async () => {
+      const url = replicaUrl(s3.port, "proof/restart-folder.db");
+      const { config } = setUp(url);
+      await writeRows(config.dbpath, 30, { after: "kill", bytes: 3000 });
+      expect(await config.replicateOnce({ timeoutSeconds: 40, keepLocal: true })).toMatchObject({ ok: true });
+      const restart = new URL("../support/restart-wal.mjs", import.meta.url).pathname;
+      expect(spawnSync(process.execPath, [restart, config.dbpath]).signal).toBe("SIGKILL");
+      rmSync(join(config.folder, ".db.sqlite-litestream"), { recursive: true });
+      expect(await config.timedReplicate(40)).toBe(true);
+      const restored = await setUp(url).config.restore();
+      expect(rowsIn(restored)).toBe(32);
+      expect(bodyOf(restored, 1)).toBe("changed");
+    },
+  );
 
   test("a database that is put in the place of the first one is not deleted with it", async () => {
     const url = replicaUrl(s3.port, "proof/swapped.db");

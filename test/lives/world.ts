@@ -108,6 +108,8 @@ class World {
   #litter: string | undefined;
   #leak: string | undefined;
   readonly #company: Running[] = [];
+  /** Signals of this phase that are to come later. */
+  readonly #signals: NodeJS.Timeout[] = [];
   /** Whose rows there may be, the last ones perhaps not acknowledged. */
   #lineage: Stretch[] = [];
   /** The highest acknowledged id. */
@@ -234,7 +236,7 @@ class World {
       await app.until("booting");
       this.#begin(life.boot, app, "boot");
       await app.until("boot");
-      this.#proxy.fault = () => undefined;
+      this.#endPhase();
       empty?.();
       app.order("open");
       const { boot } = app.events;
@@ -295,7 +297,7 @@ class World {
       await app.until("stopping");
       this.#begin(shutdown, app, "shutdown");
       await app.until("result");
-      this.#proxy.fault = () => undefined;
+      this.#endPhase();
       const { result, others = [], overtimeMs = 0 } = app.events;
       await app.ended;
       await this.#stopCompany();
@@ -317,7 +319,7 @@ class World {
         downgraded;
       this.#answered(result, others, version, troubled);
     } finally {
-      this.#proxy.fault = () => undefined;
+      this.#endPhase();
       await this.#stopCompany();
       app.kill("SIGKILL");
       await app.ended;
@@ -580,6 +582,12 @@ class World {
     };
   }
 
+  /** Nothing happens to what comes after the phase. */
+  #endPhase(): void {
+    this.#proxy.fault = () => undefined;
+    for (const signal of this.#signals.splice(0)) clearTimeout(signal);
+  }
+
   #planned({ fault, to, after, count }: FaultPlan): (request: IncomingMessage) => Fault | undefined {
     let seen = 0;
     return ({ method }) => {
@@ -602,7 +610,7 @@ class World {
       }
       Report.count(this.#report.kills, `litestream, ${phase}: ${signal}`, signalAll(this.#folder, signal));
     };
-    return laterMs === 0 ? send : () => void setTimeout(send, laterMs);
+    return laterMs === 0 ? send : () => void this.#signals.push(setTimeout(send, laterMs));
   }
 
   #start(role: string, life: number, version: Version, spec: Record<string, unknown>): Running {

@@ -89,3 +89,13 @@ export function rowsIn(dbpath: string): number {
     db.close();
   }
 }
+
+/** What a row of a database that nobody else uses holds. */
+export function bodyOf(dbpath: string, id: number): unknown {
+  const db = new Database(dbpath);
+  try {
+    return (db.prepare("SELECT body FROM t WHERE id = ?").get(id) as { body: unknown } | undefined)?.body;
+  } finally {
+    db.close();
+  }
+}

@@ -239,6 +239,42 @@ describe("evidence of a replication", () => {
   });
 });
 
+describe("what a run of 0.5 has read", () => {
+  const said = (msg: string) => `time=2026-11-25T00:00:23.298Z level=DEBUG msg=${msg}`;
+  const verify = (matches: boolean) =>
+    said(`verify system=store db=db.sqlite saltMatch=${matches} prevWALOffset=144232`);
+  const sync = (rest = "", db = "db=db.sqlite") =>
+    said(`sync system=store ${db} txid=0000000000000002 offset=32${rest}`);
+  const truncated = ' snap=true reason="wal truncated by another process"';
+
+  test.each([
+    ["the first copy", "whole", [sync(" snap=true")]],
+    [
+      "the first copy, and what litestream itself wrote then",
+      "whole",
+      [sync(" snap=true"), verify(true), sync()],
+    ],
+    ["a copy because it can't go on", "whole", [sync(truncated)]],
+    ["a copy after a gap", "whole", [verify(false), sync(), verify(false), sync(truncated)]],
+    ["the -wal that it knows", "on", [verify(true), sync()]],
+    ["as 0.5.8 and 0.5.9 print it", "on", [verify(true), said("sync txid=0000000000000002 offset=32")]],
+    ["a -wal that it began anew itself", "on", [verify(true), sync(), verify(false), sync(" chkpt=true")]],
+    ["a -wal that another one began anew", "gap", [verify(false), sync()]],
+    ["that, and then more", "gap", [verify(false), sync(), verify(true), sync()]],
+    ["that, after a copy", "gap", [sync(" snap=true"), verify(false), sync()]],
+    ["one match is for one synchronisation", "gap", [verify(true), sync(), sync()]],
+    ["a synchronisation without a word about the -wal", "gap", [sync()]],
+    ["a database that is called like a copy", "gap", [sync("", 'db="db snap=true x"')]],
+    ["nothing", undefined, [verify(true), verify(false)]],
+    ["other lines", undefined, [...ONCE_START, ...ONCE_SYNC, ONCE_COMPLETE, ...ONCE_STOP]],
+    ["a line of another form", undefined, [`${sync(" snap=true")} and more`]],
+  ])("%s: %s", (_, is, lines) => {
+    const reading = V0_5.reading?.();
+    for (const line of lines) reading?.see(line);
+    expect(reading?.is).toBe(is);
+  });
+});
+
 describe("what the list of a replica tells on 0.5", () => {
   const HEADER = "level  min_txid          max_txid          size  created\n";
   const row = (level: number, min: number, max: number) =>
