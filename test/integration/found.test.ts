@@ -42,6 +42,7 @@ test("what the app checkpoints after a replication that kept the database is in 
           reader: false,
           writer: "other",
           everyMs: 20,
+          checkpoints: false,
           writerMs: 50,
           calls: 1,
           ...quiet,

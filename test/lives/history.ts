@@ -59,6 +59,8 @@ export interface Life {
         reader: boolean;
         writer: "none" | "same" | "other";
         everyMs: number;
+        /** The writer also has SQLite move what it committed into the main file, and goes on in a `-wal` begun anew. */
+        checkpoints: boolean;
         writerMs: number;
         calls: number;
         disk: "full" | "read-only" | undefined;
@@ -144,6 +146,7 @@ const life: fc.Arbitrary<Life> = fc.record({
         reader: inPercent(15, fc.constant(true)).map(Boolean),
         writer: fc.constantFrom("none", "none", "none", "none", "same", "other"),
         everyMs: fc.constantFrom(1, 20, 300),
+        checkpoints: fc.boolean(),
         writerMs: fc.constantFrom(50, 600, 5000),
         calls: fc.constantFrom(1, 1, 1, 2),
         fault: inPercent(30, faultPlan),

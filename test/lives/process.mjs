@@ -99,11 +99,15 @@ function committer(db, { life, bytes, churn }) {
 }
 
 /** Commits until it is told to stop, a few thousand times at most; a database that is busy, full or gone ends it. */
-function commitEvery(ms, commit) {
+function commitEvery(ms, commit, db, checkpoints) {
   let timer;
   let left = spec.small ? 20 : 3000;
   const next = () => {
     try {
+      if (checkpoints) {
+        commit();
+        db.pragma("wal_checkpoint(PASSIVE)");
+      }
       commit();
       left -= 1;
       if (left === 0) return;
@@ -162,7 +166,7 @@ async function app() {
 
   await order(); // the harness has prepared what happens to the shutdown
   let stop = () => {};
-  if (end.writer === "same") stop = commitEvery(end.everyMs, commit);
+  if (end.writer === "same") stop = commitEvery(end.everyMs, commit, db, end.checkpoints);
   else if (end.close) db.close(); // libsql keeps the -wal and -shm: the harder case
   const delays = monitorEventLoopDelay({ resolution: 2 });
   delays.enable();
@@ -193,7 +197,7 @@ async function writer() {
   }
   say({ ready: true });
   if (!spec.everyMs) return db.close();
-  const stop = commitEvery(spec.everyMs, commit);
+  const stop = commitEvery(spec.everyMs, commit, db, spec.checkpoints);
   await order();
   stop();
   db.close();

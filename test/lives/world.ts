@@ -288,6 +288,7 @@ class World {
         const writer = await this.#start("writer", number, version, {
           work: rarely,
           everyMs: shutdown.everyMs,
+          checkpoints: shutdown.checkpoints,
         }).ready();
         this.#company.push(writer);
         setTimeout(() => writer.order("stop"), shutdown.writerMs);
@@ -351,6 +352,7 @@ class World {
         reader: false,
         writer: "none",
         everyMs: 1,
+        checkpoints: false,
         writerMs: 1,
         calls: 1,
         ...quiet,
