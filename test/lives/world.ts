@@ -1,5 +1,3 @@
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
 import {
   cpSync,
   existsSync,
@@ -14,14 +12,15 @@ import {
 import type { IncomingMessage } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { fillDisk, mountSmallDisk, NO_SMALL_DISK, remountDisk, unmountDisk } from "../support/disk.ts";
 import { type Fault, type FaultProxy, startFaultProxy } from "../support/fault-proxy.ts";
 import { deadPid, processesWith } from "../support/processes.ts";
 import { KEY, replicaUrl, type S3, TOKEN } from "../support/s3.ts";
 import { secretIn } from "../support/secrets.ts";
 import type { FaultPlan, History, Life, Phase, SignalPlan } from "./history.ts";
+import { Model } from "./model.ts";
 import { Report } from "./report.ts";
+import { type Events, type Outcome, Running, signalAll } from "./running.ts";
 
 /** A litestream that the lives may have. */
 export interface Version {
@@ -30,35 +29,12 @@ export interface Version {
   readonly is03: boolean;
 }
 
-/** Rows from one id to another that one life has written. */
-interface Stretch {
-  life: number;
-  from: number;
-  to: number;
-}
-
-interface Outcome {
-  value?: unknown;
-  error?: { name: string; code: string; reason?: string; message: string };
-}
-interface Events {
-  boot?: Outcome;
-  content?: Stretch[];
-  synced?: Outcome;
-  wrote?: unknown;
-  result?: Outcome;
-  others?: Outcome[];
-  overtimeMs?: number;
-}
-
 const BOOT_SECONDS = 15;
 const PATIENT_SECONDS = 20;
 const HURRIED_SECONDS = 2.5;
 /** So much later than its deadline an answer may come, as design.md has it. */
 const OVERTIME_MS = 250;
 const SMALL_DISK_KIB = 64_000;
-const script = new URL("./process.mjs", import.meta.url).pathname;
-const stepKiller = new URL("../support/step-killer.mjs", import.meta.url).pathname;
 
 /** What `litestream restore` by hand leaves when it is killed: none of the library's files, and so it stays. */
 const HAND_MADE = "db.sqlite.tmp";
@@ -93,6 +69,15 @@ export async function play(
   }
 }
 
+/** What a phase of a life has to know. */
+interface Now {
+  readonly life: Life;
+  readonly version: Version;
+  readonly downgraded: boolean;
+  /** Whether there was a database when the life began. */
+  readonly hadLocal: boolean;
+}
+
 class World {
   readonly #history: History;
   readonly #versions: readonly Version[];
@@ -102,7 +87,9 @@ class World {
   readonly #path: string;
   readonly #report: Report;
   readonly #disks: string[] = [];
-  readonly #acks: string;
+  /** What the writers have recorded of their commits. */
+  readonly #record: string;
+  readonly #model: Model;
   #version: number;
   #lives = 0;
   #litter: string | undefined;
@@ -110,14 +97,6 @@ class World {
   readonly #company: Running[] = [];
   /** Signals of this phase that are to come later. */
   readonly #signals: NodeJS.Timeout[] = [];
-  /** Whose rows there may be, the last ones perhaps not acknowledged. */
-  #lineage: Stretch[] = [];
-  /** The highest acknowledged id. */
-  #acked = 0;
-  /** So many rows are proven to be in the replica. */
-  #replicated = 0;
-  /** Objects of the backup are gone, and nothing was proven since. */
-  #broken = false;
   /** Litestreams that have written to the replica. */
   readonly #writers = new Set<Version>();
 
@@ -137,9 +116,10 @@ class World {
     this.#root = root;
     this.#path = path;
     this.#report = report;
-    this.#acks = join(root, "acks");
+    this.#record = join(root, "acks");
+    this.#model = new Model(report);
     this.#version = Math.min(versions.length - 1, Math.floor(history.litestream * versions.length));
-    writeFileSync(this.#acks, "");
+    writeFileSync(this.#record, "");
     this.#newDisk();
     if (history.database.start === "0 bytes") writeFileSync(this.#dbpath, "");
   }
@@ -167,6 +147,11 @@ class World {
     return this.#history.database.start === "500 MB" ? 10 : 1;
   }
 
+  /** Whether each machine has a small disk, on a machine that can make one. */
+  get #small(): boolean {
+    return this.#history.smallDisk && NO_SMALL_DISK === undefined;
+  }
+
   get #hasLocal(): boolean {
     return existsSync(this.#dbpath) || existsSync(`${this.#dbpath}.removing`);
   }
@@ -183,9 +168,22 @@ class World {
 
   tearDown(): void {
     signalAll(this.#root, "SIGKILL");
-    if (this.#history.smallDisk && NO_SMALL_DISK === undefined) {
+    if (this.#small) {
       for (const disk of this.#disks) unmountDisk(disk);
     }
+  }
+
+  /** Holds what has come about against the model. */
+  #hold(check: () => void): void {
+    try {
+      check();
+    } catch (error) {
+      this.#fail((error as Error).message);
+    }
+  }
+
+  #readRecord(): void {
+    this.#model.read(readFileSync(this.#record, "utf8"), this.#lives);
   }
 
   #fail(what: string): never {
@@ -196,7 +194,6 @@ class World {
   async live(life: Life): Promise<void> {
     this.#lives += 1;
     this.#report.lives += 1;
-    const number = this.#lives;
     const before = this.#version;
     this.#version = Math.max(0, Math.min(this.#versions.length - 1, before + life.litestream));
     const version = this.#versions[this.#version] as Version;
@@ -205,120 +202,17 @@ class World {
     );
     Report.count(this.#report.litestreams, version.name);
 
-    if (life.disk === "empty" && !this.#broken && this.#lives > 1) await this.#changeMachine();
+    if (life.disk === "empty" && !this.#model.broken && this.#lives > 1) await this.#changeMachine();
     if (downgraded && !this.#hasLocal) {
       await this.#bootDowngraded(version);
       this.#version = before; // the operator has seen the warning
       return;
     }
     if (!this.#hasLocal && life.litter) this.#plantLitter();
-    const hadLocal = this.#hasLocal;
-    const small = this.#history.smallDisk && NO_SMALL_DISK === undefined;
-
-    const { end } = life;
-    const work = { ...life.work, rows: Math.min(life.work.rows, small ? 20 : Number.POSITIVE_INFINITY) };
-    const shutdown = end.how === "shutdown" ? end : undefined;
-    const inVain = isLasting(shutdown?.fault) || shutdown?.writer !== "none" || shutdown?.disk !== undefined;
-    const seconds = inVain ? HURRIED_SECONDS : PATIENT_SECONDS * this.#patience;
-    const app = this.#start("app", number, version, {
-      database: this.#database,
-      bootSeconds: isLasting(life.boot.fault) ? HURRIED_SECONDS : BOOT_SECONDS * this.#patience,
-      syncSeconds: PATIENT_SECONDS * this.#patience,
-      small,
-      work: { ...work, rows: work.by === "app" ? work.rows : 0 },
-      end: shutdown && { ...shutdown, seconds, close: shutdown.close && shutdown.writer !== "same" },
-      killStep: life.killStep,
-    });
+    const now = { life, version, downgraded, hadLocal: this.#hasLocal };
+    const app = this.#startApp(now);
     try {
-      // Boot.
-      const empty = small && life.boot.disk === "full" && !hadLocal ? fillDisk(this.#folder) : undefined;
-      if (empty) Report.count(this.#report.faults, "full disk at boot");
-      await app.until("booting");
-      this.#begin(life.boot, app, "boot");
-      await app.until("boot");
-      this.#endPhase();
-      empty?.();
-      app.order("open");
-      const { boot } = app.events;
-      if (boot?.error) return await this.#bootFailed(life, boot.error, app);
-      await app.until("content");
-      if (app.events.content === undefined) return await this.#appGone(app, "boot", hadLocal);
-      this.#report.boots += 1;
-      this.#checkRows(
-        app.events.content,
-        this.#required(hadLocal),
-        `after the boot on ${hadLocal ? "its own" : "an empty"} disk`,
-      );
-      this.#settle(app.events.content);
-      if (!hadLocal) this.#replicated = this.#acked;
-
-      // Work.
-      app.order("work");
-      if (work.by === "other") {
-        const other = this.#start("writer", number, version, {
-          work,
-        });
-        this.#company.push(other);
-        await other.ended;
-      }
-      await app.until("wrote");
-      this.#readAcks();
-      if (app.events.synced?.value !== undefined && (app.events.synced.value as { ok: boolean }).ok) {
-        // What came after it is not in it; that much was acknowledged before.
-        this.#replicated = Math.max(this.#replicated, this.#acked - work.rows);
-        this.#broken = false;
-        this.#writers.add(version);
-      } else if (app.events.synced && !small) {
-        this.#fail(`a healthy store, but no proof: ${JSON.stringify(app.events.synced)}`);
-      }
-      if (app.ended_ !== undefined) return await this.#appGone(app, "work", true);
-      this.#keepLitter();
-      if (work.clockJump !== 0) this.#jumpClock(work.clockJump);
-      if (life.vanish !== undefined) await this.#vanish(life.vanish);
-
-      // End.
-      if (shutdown === undefined) {
-        app.kill("SIGKILL");
-        app.killed = "app, at work";
-        return await this.#appGone(app, "crash", true);
-      }
-      if (shutdown.reader) this.#company.push(await this.#start("reader", number, version, {}).ready());
-      if (shutdown.writer === "other") {
-        const rarely = { ...work, rows: 1 };
-        const writer = await this.#start("writer", number, version, {
-          work: rarely,
-          everyMs: shutdown.everyMs,
-          checkpoints: shutdown.checkpoints,
-        }).ready();
-        this.#company.push(writer);
-        setTimeout(() => writer.order("stop"), shutdown.writerMs);
-      }
-      const mend = small ? this.#spoilDisk(shutdown) : undefined;
-      app.order("stop");
-      await app.until("stopping");
-      this.#begin(shutdown, app, "shutdown");
-      await app.until("result");
-      this.#endPhase();
-      const { result, others = [], overtimeMs = 0 } = app.events;
-      await app.ended;
-      await this.#stopCompany();
-      mend?.();
-      if (result === undefined) return await this.#appGone(app, "shutdown", true);
-      this.#readAcks();
-      if (overtimeMs > OVERTIME_MS) {
-        this.#report.deadlinesMissed += 1;
-        this.#fail(`the answer came ${Math.round(overtimeMs)} ms after its deadline`);
-      }
-      const troubled =
-        shutdown.fault !== undefined ||
-        shutdown.signal !== undefined ||
-        shutdown.disk !== undefined ||
-        shutdown.writer !== "none" ||
-        // litestream has to change to WAL, and can't while somebody reads.
-        (shutdown.reader && this.#history.database.journal === "delete") ||
-        small ||
-        downgraded;
-      this.#answered(result, others, version, troubled);
+      (await this.#boot(now, app)) && (await this.#work(now, app)) && (await this.#end(now, app));
     } finally {
       this.#endPhase();
       await this.#stopCompany();
@@ -328,6 +222,128 @@ class World {
       const leak = secretIn(app.stderr) ?? this.#leak;
       if (leak !== undefined) this.#fail(`the ${leak} is in the output of the app, or in an argument list`);
     }
+  }
+
+  #startApp({ life, version }: Now): Running {
+    const { work, boot, killStep } = life;
+    const end = life.end.how === "shutdown" ? life.end : undefined;
+    const inVain = isLasting(end?.fault) || end?.writer !== "none" || end?.disk !== undefined;
+    return this.#start("app", version, {
+      database: this.#database,
+      bootSeconds: isLasting(boot.fault) ? HURRIED_SECONDS : BOOT_SECONDS * this.#patience,
+      syncSeconds: PATIENT_SECONDS * this.#patience,
+      small: this.#small,
+      work: { ...work, rows: work.by === "app" ? this.#rowsOf(life) : 0 },
+      end: end && {
+        ...end,
+        seconds: inVain ? HURRIED_SECONDS : PATIENT_SECONDS * this.#patience,
+        close: end.close && end.writer !== "same",
+      },
+      killStep,
+    });
+  }
+
+  #rowsOf({ work }: Life): number {
+    return this.#small ? Math.min(work.rows, 20) : work.rows;
+  }
+
+  /** @returns whether the app goes on to the next phase */
+  async #boot({ life, hadLocal }: Now, app: Running): Promise<boolean> {
+    const empty = this.#small && life.boot.disk === "full" && !hadLocal ? fillDisk(this.#folder) : undefined;
+    if (empty) Report.count(this.#report.faults, "full disk at boot");
+    await app.until("booting");
+    this.#beginPhase(life.boot, app, "boot");
+    await app.until("boot");
+    this.#endPhase();
+    empty?.();
+    app.order("open");
+    const { boot } = app.events;
+    if (boot?.error) {
+      await this.#bootFailed(life, boot.error, app);
+      return false;
+    }
+    await app.until("content");
+    const { content } = app.events;
+    if (content === undefined) {
+      await this.#appGone(app, "boot", hadLocal);
+      return false;
+    }
+    this.#report.boots += 1;
+    this.#hold(() => this.#model.booted(content, hadLocal));
+    return true;
+  }
+
+  /** @returns whether the app goes on to the next phase */
+  async #work({ life, version }: Now, app: Running): Promise<boolean> {
+    const { work } = life;
+    const rows = this.#rowsOf(life);
+    app.order("work");
+    if (work.by === "other") {
+      const other = this.#start("writer", version, { work: { ...work, rows } });
+      this.#company.push(other);
+      await other.ended;
+    }
+    await app.until("wrote");
+    this.#readRecord();
+    const { synced } = app.events;
+    if ((synced?.value as { ok: boolean } | undefined)?.ok) {
+      // What came after it is not in it; that much was acknowledged before.
+      this.#model.proven(Math.max(this.#model.replicated, this.#model.acked - rows));
+      this.#writers.add(version);
+    } else if (synced && !this.#small) {
+      this.#fail(`a healthy store, but no proof: ${JSON.stringify(synced)}`);
+    }
+    if (app.ended_ !== undefined) {
+      await this.#appGone(app, "work", true);
+      return false;
+    }
+    this.#keepLitter();
+    if (work.clockJump !== 0) this.#jumpClock(work.clockJump);
+    if (life.vanish !== undefined) await this.#vanish(life.vanish);
+    return true;
+  }
+
+  async #end({ life, version, downgraded }: Now, app: Running): Promise<void> {
+    const { end } = life;
+    if (end.how === "crash") {
+      app.kill("SIGKILL");
+      app.killed = "app, at work";
+      return await this.#appGone(app, "crash", true);
+    }
+    if (end.reader) this.#company.push(await this.#start("reader", version, {}).ready());
+    if (end.writer === "other") {
+      const { everyMs, checkpoints } = end;
+      const work = { ...life.work, rows: 1 };
+      const writer = await this.#start("writer", version, { work, everyMs, checkpoints }).ready();
+      this.#company.push(writer);
+      setTimeout(() => writer.order("stop"), end.writerMs);
+    }
+    const mend = this.#small ? this.#spoilDisk(end) : undefined;
+    app.order("stop");
+    await app.until("stopping");
+    this.#beginPhase(end, app, "shutdown");
+    await app.until("result");
+    this.#endPhase();
+    const { result, others = [], overtimeMs = 0 } = app.events;
+    await app.ended;
+    await this.#stopCompany();
+    mend?.();
+    if (result === undefined) return await this.#appGone(app, "shutdown", true);
+    this.#readRecord();
+    if (overtimeMs > OVERTIME_MS) {
+      this.#report.deadlinesMissed += 1;
+      this.#fail(`the answer came ${Math.round(overtimeMs)} ms after its deadline`);
+    }
+    const troubled =
+      end.fault !== undefined ||
+      end.signal !== undefined ||
+      end.disk !== undefined ||
+      end.writer !== "none" ||
+      // litestream has to change to WAL, and can't while somebody reads.
+      (end.reader && this.#history.database.journal === "delete") ||
+      this.#small ||
+      downgraded;
+    this.#answered(result, others, version, troubled);
   }
 
   /** The others that have the database open end with the machine. */
@@ -372,68 +388,19 @@ class World {
     }
   }
 
-  /** How many rows must be there after a boot. */
-  #required(hadLocal: boolean): number {
-    return hadLocal ? this.#acked : this.#replicated;
-  }
-
-  #readAcks(): void {
-    let last: Stretch | undefined;
-    for (const line of readFileSync(this.#acks, "utf8").trimEnd().split("\n")) {
-      const [kind, life, id] = line.split(" ");
-      const [lifeOf, idOf] = [Number(life), Number(id)];
-      if (lifeOf !== this.#lives) continue;
-      if (kind === "a") {
-        if (idOf > this.#acked) this.#report.rowsAcknowledged += 1;
-        this.#acked = Math.max(this.#acked, idOf);
-      }
-      last = this.#lineage.at(-1);
-      if (last?.life === lifeOf) last.to = Math.max(last.to, idOf);
-      else this.#lineage.push({ life: lifeOf, from: idOf, to: idOf });
-    }
-  }
-
-  /** What is there is a beginning of what was written, in its order, and long enough. */
-  #checkRows(content: Stretch[], required: number, when: string): void {
-    const newest = content.at(-1)?.to ?? 0;
-    this.#report.rowsChecked += newest;
-    if (newest < required) {
-      this.#report.rowsLost += required - newest;
-      this.#fail(`${when} ${required - newest} of ${required} acknowledged rows are missing`);
-    }
-    for (const [i, { life, from, to }] of content.entries()) {
-      const written = this.#lineage[i];
-      const fits =
-        written !== undefined && written.life === life && written.from === from && to <= written.to;
-      const last = i === content.length - 1;
-      if (!fits || (!last && to !== written.to)) {
-        this.#fail(
-          `${when} there are rows of another time: ${JSON.stringify(content)}, written were ${JSON.stringify(this.#lineage)}`,
-        );
-      }
-    }
-  }
-
-  /** From now on the app goes on from what it has found. */
-  #settle(content: Stretch[]): void {
-    this.#lineage = structuredClone(content);
-    this.#acked = content.at(-1)?.to ?? 0;
-  }
-
   /** The machine is gone with its disk: what it alone had is lost, as promised; it must have had it, though. */
   async #changeMachine(): Promise<void> {
-    if (this.#hasLocal && this.#acked > 0) {
+    if (this.#hasLocal && this.#model.acked > 0) {
       if (existsSync(this.#dbpath)) {
-        const check = this.#start("check", this.#lives, this.#versions[this.#version] as Version, {});
+        const check = this.#start("check", this.#versions[this.#version] as Version, {});
         await check.ended;
         const { content, damaged } = check.events as Events & { damaged?: string };
         if (content === undefined) this.#fail(`the local database can't be read: ${damaged ?? check.stderr}`);
-        this.#checkRows(content, this.#acked, "on the old disk");
+        this.#hold(() => this.#model.check(content, this.#model.acked, "on the old disk"));
       }
     }
     this.#newDisk();
-    // What a boot finds here comes from the replica, also where it is killed before it can tell.
-    this.#acked = this.#replicated;
+    this.#model.diskLost();
   }
 
   #answered(result: Outcome, others: Outcome[], version: Version, troubled: boolean): void {
@@ -445,8 +412,7 @@ class World {
     );
     if (value?.ok) {
       if (local.length > 0) this.#fail(`true, but ${local.join(", ")} is left`);
-      this.#replicated = this.#acked;
-      this.#broken = false;
+      this.#model.proven();
       this.#writers.add(version);
     } else {
       if (!this.#hasLocal) {
@@ -477,24 +443,22 @@ class World {
       if (hadLocal && !this.#hasLocal) this.#fail("the boot has removed the local database");
       return;
     }
-    this.#readAcks();
+    this.#readRecord();
     this.#writers.add(this.#versions[this.#version] as Version);
     // Killed after the removal: then the replica must have everything.
     if (!this.#hasLocal) {
-      this.#replicated = this.#acked;
-      this.#broken = false;
+      this.#model.proven();
     }
   }
 
   async #bootFailed(life: Life, error: NonNullable<Outcome["error"]>, app: Running): Promise<void> {
     await app.ended;
     Report.count(this.#report.bootErrors, error.reason ?? error.code);
-    const small = this.#history.smallDisk && NO_SMALL_DISK === undefined;
     const expected =
       life.boot.fault !== undefined ||
       life.boot.signal !== undefined ||
-      (small && life.boot.disk !== undefined);
-    if (!expected && !this.#broken)
+      (this.#small && life.boot.disk !== undefined);
+    if (!expected && !this.#model.broken)
       this.#fail(`nothing was wrong, but the boot failed: ${JSON.stringify(error)}`);
     if (this.#hasLocal) this.#fail(`a failed boot, but there is a database: ${JSON.stringify(error)}`);
   }
@@ -502,7 +466,7 @@ class World {
   /** An older litestream after a newer one, on an empty disk: it says so, or fails, or has every row. */
   async #bootDowngraded(version: Version): Promise<void> {
     Report.count(this.#report.faults, "downgrade of litestream, empty disk");
-    const app = this.#start("app", this.#lives, version, {
+    const app = this.#start("app", version, {
       database: this.#history.database,
       bootSeconds: BOOT_SECONDS,
     });
@@ -514,8 +478,8 @@ class World {
     const { boot, content } = app.events;
     if (boot === undefined) this.#fail(`the app ended in its boot: ${app.stderr.slice(-3000)}`);
     const rows = content?.at(-1)?.to ?? 0;
-    if (boot.error === undefined && rows < this.#replicated && !warned) {
-      this.#fail(`after a downgrade it starts in silence with ${rows} of ${this.#replicated} rows`);
+    if (boot.error === undefined && rows < this.#model.replicated && !warned) {
+      this.#fail(`after a downgrade it starts in silence with ${rows} of ${this.#model.replicated} rows`);
     }
     this.#newDisk();
   }
@@ -565,12 +529,11 @@ class World {
     if (key === undefined) return;
     await this.#s3.expire(key);
     Report.count(this.#report.faults, "an object vanishes from the bucket");
-    this.#broken = true;
-    this.#replicated = 0;
+    this.#model.objectLost();
   }
 
   /** Arms the faults and signals of a phase. */
-  #begin(phase: Phase, app: Running, name: "boot" | "shutdown"): void {
+  #beginPhase(phase: Phase, app: Running, name: "boot" | "shutdown"): void {
     const { fault, signal } = phase;
     let requests = 0;
     const atRequest = signal && this.#signaller(signal, app, name);
@@ -615,7 +578,7 @@ class World {
     return laterMs === 0 ? send : () => void this.#signals.push(setTimeout(send, laterMs));
   }
 
-  #start(role: string, life: number, version: Version, spec: Record<string, unknown>): Running {
+  #start(role: string, version: Version, spec: Record<string, unknown>): Running {
     const settings = {
       key: KEY,
       token: TOKEN,
@@ -624,7 +587,15 @@ class World {
     };
     const { killStep, ...rest } = spec as { killStep?: Life["killStep"] };
     return new Running(
-      { role, dbpath: this.#dbpath, acks: this.#acks, life, settings, litestream: version.file, ...rest },
+      {
+        role,
+        dbpath: this.#dbpath,
+        acks: this.#record,
+        life: this.#lives,
+        settings,
+        litestream: version.file,
+        ...rest,
+      },
       killStep && `${killStep.n}:${killStep.moment}`,
     );
   }
@@ -633,77 +604,3 @@ class World {
 /** No answer comes for as long as the phase lasts. */
 const isLasting = (plan: FaultPlan | undefined) =>
   plan !== undefined && (plan.count === "all" || plan.fault === "stall" || plan.fault === "stall-body");
-
-/** Sends the signal to each process that names the folder; how many were still there. */
-function signalAll(folder: string, signal: NodeJS.Signals): number {
-  return processesWith(folder).filter((line) => {
-    try {
-      return process.kill(Number.parseInt(line, 10), signal);
-    } catch {
-      return false; // it has just ended
-    }
-  }).length;
-}
-
-/** A process of a life, and what it has said so far. */
-class Running {
-  readonly events: Events = {};
-  readonly ended: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
-  ended_: { code: number | null } | undefined;
-  /** How it was killed, for the report. */
-  killed: string | undefined;
-  stderr = "";
-  readonly #child: ChildProcess;
-  readonly #waiting = new Map<string, () => void>();
-
-  constructor(spec: unknown, killAt: string | undefined) {
-    const imports = killAt === undefined ? [] : ["--import", stepKiller];
-    // Not in the arguments, where no secret may be.
-    const env = {
-      PATH: process.env.PATH,
-      LOG_LEVEL: "trace",
-      SPEC: JSON.stringify(spec),
-      ...(killAt && { KILL_AT: killAt }),
-    };
-    this.#child = spawn(process.execPath, [...imports, script], {
-      stdio: ["pipe", "pipe", "pipe"],
-      env,
-    });
-    const { stdin, stdout, stderr } = this.#child;
-    if (stdin === null || stdout === null || stderr === null) throw new Error("the process has no pipes");
-    stdin.on("error", () => {});
-    stderr.on("data", (chunk) => {
-      this.stderr = (this.stderr + chunk).slice(-1_000_000);
-    });
-    createInterface({ input: stdout }).on("line", (line) => {
-      const event: Record<string, unknown> = JSON.parse(line);
-      Object.assign(this.events, event);
-      for (const name of Object.keys(event)) this.#waiting.get(name)?.();
-    });
-    this.ended = once(this.#child, "close").then(() => {
-      const { exitCode: code, signalCode: signal } = this.#child;
-      this.ended_ = { code };
-      for (const wake of this.#waiting.values()) wake();
-      return { code, signal };
-    });
-  }
-
-  /** Resolves when it has said so, or has ended. */
-  async until(name: string): Promise<void> {
-    if (name in this.events || this.ended_ !== undefined) return;
-    await new Promise<void>((wake) => this.#waiting.set(name, wake));
-  }
-
-  async ready(): Promise<this> {
-    await this.until("ready");
-    return this;
-  }
-
-  order(word: string): void {
-    this.#child.stdin?.write(`${word}\n`);
-  }
-
-  kill(signal: NodeJS.Signals): boolean {
-    return this.#child.kill(signal);
-  }
-}
