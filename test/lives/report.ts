@@ -21,12 +21,39 @@ export class Report {
   }
 
   get line(): string {
-    const kills = Object.values(this.kills).reduce((a, b) => a + b, 0);
-    const faults = Object.values(this.faults).reduce((a, b) => a + b, 0);
     return (
-      `${this.lives} lives, ${kills} kills, ${faults} faults, ${this.rowsAcknowledged} rows acknowledged, ` +
+      `${this.lives} lives, ${sum(this.kills)} kills, ${sum(this.faults)} faults, ${this.rowsAcknowledged} rows acknowledged, ` +
       `${this.rowsLost} lost, ${this.localFilesWronglyDeleted} local files wrongly deleted, ` +
       `${this.deadlinesMissed} deadlines missed`
     );
   }
+
+  /** The totals as a Markdown table, as docs/durability.md has it. */
+  get table(): string {
+    const rows: [string, string | number][] = [
+      ["lives", `${this.lives} in ${this.histories} histories (${each(this.litestreams)})`],
+      ["boots that came to their end", this.boots],
+      ["boots that failed, with a reason", each(this.bootErrors)],
+      ["kills", `${sum(this.kills)}: ${each(this.kills)}`],
+      ["faults", `${sum(this.faults)}: ${each(this.faults)}`],
+      ["answers", each(this.answers)],
+      ["asked for, and not to be had on this machine", each(this.notRun)],
+      ["rows acknowledged", this.rowsAcknowledged],
+      ["rows looked at after boots", this.rowsChecked],
+      ["rows lost", this.rowsLost],
+      ["local files wrongly deleted", this.localFilesWronglyDeleted],
+      ["deadlines missed", this.deadlinesMissed],
+    ];
+    return ["| | |", "|---|---|", ...rows.map(([name, value]) => `| ${name} | ${value} |`)].join("\n");
+  }
 }
+
+const sum = (counts: Record<string, number>) => Object.values(counts).reduce((a, b) => a + b, 0);
+
+/** The most frequent first. */
+const each = (counts: Record<string, number>) =>
+  Object.entries(counts)
+    .filter(([, count]) => count > 0)
+    .toSorted(([, a], [, b]) => b - a)
+    .map(([name, count]) => `${count} × ${name}`)
+    .join(", ") || "none";

@@ -10,7 +10,7 @@
 // VERSITYGW_BIN names versitygw; without it the S3 server is fauxqs, in this process.
 import { spawnSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
-import { resolve } from "node:path";
+import { basename, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import fc from "fast-check";
 import { LITESTREAM } from "../support/litestream.ts";
@@ -40,7 +40,9 @@ function versionOf(name: string): Version {
   const file = resolve(name);
   const ask = (args: string[]) => spawnSync(file, args, { encoding: "utf8" });
   const is03 = /^\s+generations\s/m.test(ask([]).stdout);
-  return { name: `${ask(["version"]).stdout.trim()} (${name.split("/").at(-1)})`, file, is03 };
+  const version = ask(["version"]).stdout.trim();
+  // One that `go install` has built does not know its own.
+  return { name: /^v?\d/.test(version) ? version.replace("v", "") : basename(name), file, is03 };
 }
 
 const versions = values.litestream.map(versionOf);
@@ -77,6 +79,6 @@ clearInterval(progress);
 await s3.stop();
 const totals = { minutes: Number(minutes().toFixed(1)), ...report };
 if (values.report) writeFileSync(values.report, `${JSON.stringify(totals, undefined, 2)}\n`);
-console.log(JSON.stringify(totals, undefined, 2));
+console.log(`${totals.minutes} minutes\n\n${report.table}\n`);
 say();
 process.exitCode = failed ? 1 : 0;
