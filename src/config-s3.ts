@@ -14,7 +14,7 @@ import {
 } from "./litestream/replicate.ts";
 import { type RestoreOptions, restore } from "./litestream/restore.ts";
 import { defaultLogger, type Logger, type Redact, redactor, unfailing } from "./logger.ts";
-import { type Environment, readEnvFile, readSettings, type SettingsInput } from "./settings.ts";
+import { type Environment, readEnvFile, readSettings, type SettingsInput, stringsOf } from "./settings.ts";
 
 export interface ConfigOptions {
   /** The file with settings that the environment lacks. Default: `.env` in the working directory, if it is there. `false`: none. */
@@ -51,7 +51,7 @@ export class ConfigS3 {
    * @throws ConfigError with every setting that can't be used
    */
   constructor(settings: Partial<SettingsInput> = {}, options: ConfigOptions = {}) {
-    const env = options.env ?? process.env;
+    const env = stringsOf(options.env ?? process.env);
     const fromFile = readEnvFile(options.envFile);
     this.#settings = readSettings(settings, env, fromFile);
     this.s3 = this.#settings.s3;
@@ -59,6 +59,9 @@ export class ConfigS3 {
     this.#env = env;
     this.#childEnv = litestreamEnvironment(env, this.key, this.token);
     this.#wanted = options.litestream || env.LITESTREAM_BIN || fromFile.LITESTREAM_BIN || undefined;
+    if (this.#wanted !== undefined && typeof this.#wanted !== "string") {
+      throw new ConfigError([{ name: "litestream", problem: "must be the path of an executable" }]);
+    }
     this.#redact = redactor([this.key, this.token]);
     this.#logger = unfailing(options.logger ?? defaultLogger(env.LOG_LEVEL));
     Object.freeze(this);

@@ -110,6 +110,11 @@ export function removeDatabase(dbpath: string, proven?: Fingerprint): boolean {
   });
 }
 
+/** Whether the main file is neither in its place nor where it waits for its removal. */
+export function isGone(dbpath: string): boolean {
+  return fileKind(dbpath) === "missing" && fileKind(dbpath + REMOVING) === "missing";
+}
+
 /**
  * Puts a database back whose removal was cut short by a kill, perhaps before the last look.
  * @throws FileSystemError when it can't be put back

@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { resolve } from "node:path";
 import { parse } from "dotenv";
 import { z } from "zod";
 import { ConfigError, type ConfigIssue, messageOf } from "./errors.ts";
@@ -136,13 +136,13 @@ export function readSettings(
     throw new ConfigError([{ name: "settings", problem: "must be an object such as { db: 'app.sqlite' }" }]);
   }
   const { own, unknown } = valuesOf(given);
-  const merged: Record<string, unknown> = { folder: join(process.cwd(), "data"), db: "db.sqlite" };
+  const merged: Record<string, unknown> = { folder: "data", db: "db.sqlite" };
   for (const [field, name] of Object.entries(ENV_NAMES)) {
     const value =
       own[field] === undefined || own[field] === "" ? environment[name] || fromFile[name] : own[field];
     if (value !== undefined && value !== "") merged[field] = value;
   }
-  if (typeof merged.folder === "string") merged.folder = resolve(merged.folder);
+  if (typeof merged.folder === "string") merged.folder = absolute(merged.folder);
   const parsed = Settings.safeParse(merged);
   if (!parsed.success || unknown.length > 0) {
     throw new ConfigError([
@@ -153,6 +153,27 @@ export function readSettings(
   const leaking = withSecret(parsed.data);
   if (leaking.length > 0) throw new ConfigError(leaking);
   return parsed.data;
+}
+
+function absolute(folder: string): string {
+  try {
+    return resolve(folder);
+  } catch (error) {
+    const problem = `is relative to the working directory, which is gone: ${messageOf(error)}`;
+    throw new ConfigError([{ name: ENV_NAMES.folder, problem }], { cause: error });
+  }
+}
+
+/**
+ * The environment, once it is known to be one.
+ * @throws ConfigError for a value that is no string
+ */
+export function stringsOf(environment: Environment): Environment {
+  const wrong = Object.keys(environment).filter(
+    (name) => environment[name] !== undefined && typeof environment[name] !== "string",
+  );
+  if (wrong.length > 0) throw new ConfigError(wrong.map((name) => ({ name, problem: "must be a string" })));
+  return environment;
 }
 
 /** Reads each value once: a getter may throw, and without its error as a cause, which may quote a value. */

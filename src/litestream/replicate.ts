@@ -7,6 +7,7 @@ import {
   hasLitestreamFolder,
   heldOpenHere,
   identityOf,
+  isGone,
   lockDatabase,
   recoverDatabase,
   removeDatabase,
@@ -271,7 +272,7 @@ function remove(job: Job, proven: Fingerprint | undefined): Outcome | undefined 
   try {
     return proven && removeDatabase(job.dbpath, proven) ? { ok: true } : undefined;
   } catch (error) {
-    if (fileKind(job.dbpath) === "missing") {
+    if (isGone(job.dbpath)) {
       // The next restore removes what is left.
       job.logger.warn({ dbpath: job.dbpath }, messageOf(error));
       return { ok: true };

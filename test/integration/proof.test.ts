@@ -183,6 +183,22 @@ describe("nothing is deleted without the whole proof", () => {
     },
   );
 
+  test("a database that can be moved aside, but then neither removed nor moved back, is not gone", async () => {
+    const { config } = setUp(replicaUrl(s3.port, "proof/held.db"));
+    await writeRows(config.dbpath, 30);
+    const app = startApp({
+      config,
+      method: "replicateOnce",
+      args: [{ timeoutSeconds: 40 }],
+      imports: ["./held-fast.mjs"],
+    });
+    const { outcome, stderr } = await app.ended;
+    expect(outcome, stderr).toMatchObject({ value: { ok: false, reason: "failed" } });
+    expect(outcome.value.message).toContain("EIO");
+    await config.restore({ ifDbNotExists: true });
+    expect(rowsIn(config.dbpath)).toBe(30);
+  });
+
   test("a database that is put in the place of the first one is not deleted with it", async () => {
     const url = replicaUrl(s3.port, "proof/swapped.db");
     const { config } = setUp(url);

@@ -339,8 +339,8 @@ class World {
       end.signal !== undefined ||
       end.disk !== undefined ||
       end.writer !== "none" ||
-      // litestream has to change to WAL, and can't while somebody reads.
-      (end.reader && this.#history.database.journal === "delete") ||
+      // litestream has to change to WAL, or to checkpoint a file that looks old, and can't while somebody reads.
+      (end.reader && (this.#history.database.journal === "delete" || life.work.clockJump < 0)) ||
       this.#small ||
       downgraded;
     this.#answered(result, others, version, troubled);

@@ -174,7 +174,7 @@ const settings = fc.record(
 );
 const environment = fc
   .tuple(
-    fc.dictionary(hostile, fc.option(hostile, { nil: undefined })),
+    fc.dictionary(hostile, fc.option(mostly(hostile), { nil: undefined, freq: 9 })),
     fc.record(
       {
         LITESTREAM_ACCESS_KEY_ID: fc.oneof(plain.key, mostly(secret)),
@@ -182,10 +182,10 @@ const environment = fc
         REPLICA_URL: fc.oneof(plain.s3, mostly(url)),
         DB_FOLDER: mostly(folder),
         DB_SQLITE: mostly(db),
-        PATH: hostile,
-        LOG_LEVEL: hostile,
-        LITESTREAM_BIN: hostile,
-        AWS_CA_BUNDLE: hostile,
+        PATH: mostly(hostile),
+        LOG_LEVEL: mostly(hostile),
+        LITESTREAM_BIN: mostly(hostile),
+        AWS_CA_BUNDLE: mostly(hostile),
       },
       { requiredKeys: [] },
     ),
@@ -310,13 +310,43 @@ test("settings that are no plain object, have getters, prototypes or other keys"
 });
 
 test("any environment, and any other options", () => {
-  const options = fc.record({ env: environment, litestream: hostile }, { requiredKeys: ["env"] });
+  const options = fc.record(
+    { env: environment, litestream: mostly(hostile) as fc.Arbitrary<string> },
+    { requiredKeys: ["env"] },
+  );
   check(
     fc.property(options, fc.constantFrom({}, { s3: "s3://b/x.db" }), (given, own) =>
       expectSafe(create(own, { ...given, envFile: false })),
     ) as fc.IProperty<unknown[]>,
   );
 });
+
+test("a relative folder, and none, in a working directory that is gone", () => {
+  const gone = join(temp, "gone");
+  mkdirSync(gone);
+  process.chdir(gone);
+  try {
+    rmSync(gone, { recursive: true });
+    const own = { key: `AKID${SECRET}`, token: `tOkEn${SECRET}`, s3: "s3://b/x.db" };
+    for (const given of [own, { ...own, folder: "data" }]) {
+      const error = catchError(() => new ConfigS3(given, { env: {} }));
+      expect(error).toBeInstanceOf(ConfigError);
+      const problem = expect.stringContaining("the working directory, which is gone");
+      expect(error).toMatchObject({ issues: [{ name: "DB_FOLDER", problem }] });
+    }
+    expect(new ConfigS3({ ...own, folder: temp }, { env: {} }).dbpath).toBe(join(temp, "db.sqlite"));
+  } finally {
+    process.chdir(temp);
+  }
+});
+
+function catchError(action: () => unknown): unknown {
+  try {
+    return action();
+  } catch (error) {
+    return error;
+  }
+}
 
 test("the name of an env file", () => {
   fc.assert(
