@@ -2,16 +2,12 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { inspect } from "node:util";
 import { removeDatabase } from "./database-files.ts";
+import { withDatabaseLock } from "./database-lock.ts";
 import { ConfigError, InvalidOptionError, LitestreamError, messageOf } from "./errors.ts";
 import { findBinary, type Job } from "./litestream/binary.ts";
 import { litestreamEnvironment, startChild } from "./litestream/child.ts";
 import { assertTimeout, withLimit } from "./litestream/limit.ts";
-import {
-  type ReplicateOptions,
-  type ReplicateResult,
-  replicate,
-  withDatabaseLock,
-} from "./litestream/replicate.ts";
+import { type ReplicateOptions, type ReplicateResult, replicate } from "./litestream/replicate.ts";
 import { type RestoreOptions, restore } from "./litestream/restore.ts";
 import { defaultLogger, type Logger, type Redact, redactor, unfailing } from "./logger.ts";
 import { type Environment, readEnvFile, readSettings, type SettingsInput, stringsOf } from "./settings.ts";
@@ -128,7 +124,7 @@ export class ConfigS3 {
   async delete(): Promise<void> {
     this.#logger.warn({ dbpath: this.#path }, "deleting the local database");
     // Not in the middle of a replication, which may be another process's.
-    await withDatabaseLock(this.#path, new AbortController().signal, async () => removeDatabase(this.#path));
+    await withDatabaseLock(this.#path, new AbortController().signal, () => removeDatabase(this.#path));
   }
 
   /**

@@ -7,16 +7,14 @@ import {
   lstatSync,
   openSync,
   readdirSync,
-  readFileSync,
-  readlinkSync,
   realpathSync,
   renameSync,
   rmSync,
-  symlinkSync,
   unlinkSync,
 } from "node:fs";
 import { open, readdir, readlink } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import { isAlive } from "./database-lock.ts";
 import { FileSystemError, messageOf } from "./errors.ts";
 
 // The database and its -shm are never opened in this process while they are in place: closing them would drop the POSIX
@@ -26,7 +24,7 @@ import { FileSystemError, messageOf } from "./errors.ts";
 const SIDECARS = ["-wal", "-shm", "-journal"] as const;
 
 /** Where the main file waits for the last look before its removal. */
-const REMOVING = ".removing";
+const ASIDE = ".removing";
 
 /** ext3, vfat and others keep times in steps of up to 2 s: a second commit within one changes nothing that shows. */
 const COARSE_MS = 2100;
@@ -81,19 +79,23 @@ export function sameFingerprint(a: Fingerprint | undefined, b: Fingerprint | und
 
 /**
  * Removes everything that belongs to the database, nothing else in the folder. The main file goes first: killed
- * in between, a main file without its `-wal` would be a valid database that has lost its last commits.
+ * in between, a main file without its `-wal` would be a valid database that has lost its last commits. To be called with
+ * the database's lock.
  * @param proven the look that proved every commit to be elsewhere; the last one comes when the main file has left its
  * place, so that a commit is either seen by it or later than the removal. Default: removed whatever it holds.
  * @returns false where something was committed after `proven`: everything is in its place again
+ * @throws FileSystemError where the main file could not be removed, or only that: `isGone` tells
  */
 export function removeDatabase(dbpath: string, proven?: Fingerprint): boolean {
-  const aside = dbpath + REMOVING;
-  return removing(dbpath, () => {
+  const aside = dbpath + ASIDE;
+  return asFileSystemError(dbpath, () => {
     if (fileKind(dbpath) === "file") {
-      rmSync(aside, { force: true }); // renaming one name of a file to another name of it does nothing
+      // A kill may have left two names of one file; renaming one to the other does nothing.
+      if (proven === undefined || identityOf(aside) === identityOf(dbpath)) rmSync(aside, { force: true });
+      if (fileKind(aside) !== "missing") throw twoDatabases(dbpath);
       renameSync(dbpath, aside);
       if (proven !== undefined && !sameFingerprint(proven, fingerprint(dbpath, aside))) {
-        linkOrRename(aside, dbpath);
+        putBack(dbpath);
         return false;
       }
     } else {
@@ -102,7 +104,7 @@ export function removeDatabase(dbpath: string, proven?: Fingerprint): boolean {
     try {
       removeFile(aside);
     } catch (error) {
-      linkOrRename(aside, dbpath);
+      putBack(dbpath);
       throw error;
     }
     removeCompanions(dbpath);
@@ -110,39 +112,49 @@ export function removeDatabase(dbpath: string, proven?: Fingerprint): boolean {
   });
 }
 
+/** @throws FileSystemError where another file has come into its place */
+function putBack(dbpath: string): void {
+  if (!linkOrRename(dbpath + ASIDE, dbpath)) throw twoDatabases(dbpath);
+}
+
+function twoDatabases(dbpath: string): FileSystemError {
+  return new FileSystemError(
+    `There are two databases: ${dbpath + ASIDE}, whose removal was not finished, and ${dbpath}, which has come into its place since. Find out which one is right, and move the other one away.`,
+  );
+}
+
 /** Whether the main file is neither in its place nor where it waits for its removal. */
 export function isGone(dbpath: string): boolean {
-  return fileKind(dbpath) === "missing" && fileKind(dbpath + REMOVING) === "missing";
+  return fileKind(dbpath) === "missing" && fileKind(dbpath + ASIDE) === "missing";
 }
 
 /**
- * Puts a database back whose removal was cut short by a kill, perhaps before the last look.
+ * Puts a database back whose removal was cut short by a kill, perhaps before the last look. To be called with the
+ * database's lock.
  * @throws FileSystemError when it can't be put back
  */
 export function recoverDatabase(dbpath: string): void {
-  const aside = dbpath + REMOVING;
-  if (fileKind(aside) === "missing" || fileKind(dbpath) !== "missing") return;
-  const release = lockDatabase(dbpath);
-  if (release === undefined) return;
+  const aside = dbpath + ASIDE;
+  if (fileKind(aside) === "missing") return;
   try {
-    linkOrRename(aside, dbpath);
+    if (identityOf(aside) === identityOf(dbpath)) unlinkSync(aside);
+    else putBack(dbpath);
   } catch (error) {
+    if (error instanceof FileSystemError) throw error;
     throw new FileSystemError(
       `The database in ${aside} could not be put back to ${dbpath}: ${messageOf(error)}. Check who may write to the folder.`,
       { cause: error },
     );
-  } finally {
-    release();
   }
 }
 
 /**
  * Removes what an older life left beside a database that is not there: SQLite would replay a stale `-wal`, and
- * litestream would go on from a stale folder.
+ * litestream would go on from a stale folder. To be called with the database's lock.
  */
 export function removeLeftovers(dbpath: string): void {
-  removing(dbpath, () => {
-    if (fileKind(dbpath) === "missing") removeCompanions(dbpath);
+  asFileSystemError(dbpath, () => {
+    if (isGone(dbpath)) removeCompanions(dbpath);
   });
 }
 
@@ -161,7 +173,7 @@ export function hasLitestreamFolder(dbpath: string): boolean {
 }
 
 export function removeLitestreamFolder(dbpath: string): void {
-  removing(dbpath, () => {
+  asFileSystemError(dbpath, () => {
     const folder = litestreamFolder(dbpath);
     for (const path of entriesOf(folder)) if (fileKind(path) === "file") removeFile(path);
     rmSync(folder, { recursive: true, force: true });
@@ -206,7 +218,7 @@ function openIfLarge(path: string): number | undefined {
   }
 }
 
-function removing<T>(dbpath: string, action: () => T): T {
+function asFileSystemError<T>(dbpath: string, action: () => T): T {
   try {
     return action();
   } catch (error) {
@@ -215,47 +227,6 @@ function removing<T>(dbpath: string, action: () => T): T {
       `Files of ${dbpath} could not be removed: ${messageOf(error)}. Check who may write to the folder.`,
       { cause: error },
     );
-  }
-}
-
-/**
- * One at a time, over all processes, may replicate or delete a database: a litestream that opens one which another call
- * has just deleted makes an empty one in its place, and uploads that. The lock is a symbolic link to nowhere, which is
- * made with its content in one step; where a file system has none, there is no lock.
- * @returns what releases it; `undefined` while another process, or another call of this one, holds it
- */
-export function lockDatabase(dbpath: string): (() => void) | undefined {
-  const lock = join(dirname(dbpath), `.${basename(dbpath)}-litestream-s3.lock`);
-  const release = () => {
-    try {
-      unlinkSync(lock);
-    } catch {
-      // The next one sees that its process is gone; in a folder that can't be written to there is nothing to lock.
-    }
-  };
-  try {
-    const owner = readlinkSync(lock);
-    if (owner === ownerOf(owner.split(" ", 1)[0] ?? "")) return undefined;
-    release(); // its process is gone
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ENOENT") return () => {};
-  }
-  try {
-    symlinkSync(ownerOf(String(process.pid)) ?? "", lock);
-    return release;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EEXIST" ? undefined : () => {};
-  }
-}
-
-/** The process's id and, where there is a `/proc`, when it began: ids come again, in a container soon. */
-function ownerOf(pid: string): string | undefined {
-  if (!isAlive(Number(pid))) return undefined;
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
-    return `${pid} ${stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19]}`; // proc(5), field 22
-  } catch {
-    return `${pid} unknown`;
   }
 }
 
@@ -278,7 +249,7 @@ export class RestoreTarget {
   }
 
   /**
-   * Moves the restored file into place, durably, and never over an existing one.
+   * Moves the restored file into place, durably, and never over an existing one. To be called with the database's lock.
    * @returns false where a database has come to be there meanwhile
    */
   async moveIntoPlace(): Promise<boolean> {
@@ -289,6 +260,7 @@ export class RestoreTarget {
       await file.close();
     }
     // In one go, so that nothing comes between: a stale -wal must be gone before the file is there.
+    recoverDatabase(this.#dbpath);
     if (fileKind(this.#dbpath) !== "missing") return false;
     removeLeftovers(this.#dbpath);
     const placed = linkOrRename(this.path, this.#dbpath);
@@ -338,15 +310,6 @@ function removeAbandonedRestores(dbpath: string): void {
     if (id === undefined || restoring.has(join(folder, prefix + id))) continue;
     if (Number(pid) !== process.pid && isAlive(Number(pid))) continue;
     removeFile(join(folder, name));
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
   }
 }
 

@@ -47,7 +47,7 @@ export interface ChildOptions {
   readonly signal: AbortSignal;
   readonly redact: Redact;
   readonly logger: Logger;
-  /** Gets each line, without secrets. */
+  /** Gets each line as it was printed. */
   readonly onLine?: (line: string) => void;
   /** Keeps so many characters from the end of each stream for `stdout` and `stderr`. Default: none. */
   readonly capture?: number;
@@ -91,7 +91,7 @@ export function startChild(file: string, args: readonly string[], options: Child
     // Redacted first: a cut may go through a secret.
     const line = shown.slice(0, MAX_LINE);
     logger.debug({ line }, "litestream");
-    listener?.(line);
+    listener?.(raw);
     lines.push(line);
     if (lines.length > 2 * MAX_LINES) lines.splice(0, MAX_LINES);
     for (const waiter of waiting) {

@@ -122,35 +122,43 @@ export function identify(answers: Answers): { version: string; dialect: Dialect 
 }
 
 /**
- * What a run has read: the `whole` database, or `on` from where the run before had ended; `gap`: something that was
- * committed in between it may never have seen.
+ * What a run has read: the `whole` database, or what was `added` since the run before; `gap`: something that was
+ * committed in between it may never have seen. `undefined`: it did not say.
  */
 export interface Reading {
   see(line: string): void;
-  readonly is: "whole" | "on" | "gap" | undefined;
+  readonly is: "whole" | "added" | "gap" | undefined;
 }
 
 /**
- * 0.5 says of each synchronisation whether the `-wal` is still the one that it has read (its salts match). Where another
- * program has begun it anew, and only the end of the old one is still there, 0.5 reads the new one from its beginning: what was
- * committed to the old one after the last synchronisation, and checkpointed, it never reads. 0.5.10 and 0.5.17 were seen
- * to lose rows by that. Unless it takes a whole copy (`snap=true`), or has begun the `-wal` anew itself (`chkpt=true`).
+ * 0.5 says of each synchronisation whether the `-wal` is still the one that it has read (its salts match). Where it was begun
+ * anew, 0.5 may read the new one only: what was committed to the old one after the last synchronisation, and checkpointed,
+ * is lost to it. 0.5.10 and 0.5.17 were seen to do that between two runs, 0.5.10 also around a checkpoint of its own; 0.5.17
+ * keeps writers away from that one, and synchronises once more before it. A whole copy (`snap=true`) has everything.
  */
 function readingOf0_5(): Reading {
-  const verified = /^time=\S+ level=DEBUG msg=verify .*\bsaltMatch=(true|false) /;
-  const synced =
-    /^time=\S+ level=DEBUG msg=sync (?:system=\S+ )?(?:db=(?:"(?:[^"\\]|\\.)*"|\S+) )?txid=[0-9a-f]{16} offset=\d+(?<chkpt> chkpt=true)?(?<snap> snap=true)?(?: reason=.*)?$/;
+  const head = /^time=\S+ level=DEBUG msg=/.source;
+  const where = /(?:system=\S+ )?(?:db=(?:"(?:[^"\\]|\\.)*"|\S+) )?/.source;
+  const verified = new RegExp(`${head}verify .*\\bsaltMatch=(true|false) `);
+  const synced = new RegExp(
+    `${head}sync ${where}txid=[0-9a-f]{16} offset=\\d+(?<checkpoint> chkpt=true)?(?<whole> snap=true)?(?: reason=.*)?$`,
+  );
+  const snapshot = new RegExp(`${head}snapshot ${where}txid=[0-9a-f]{16}(?: |$)`);
   let matches = false;
+  /** How many synchronisations of the known `-wal` a checkpoint has had before it. */
+  let sealed = 0;
   let is: Reading["is"];
   return {
     see(line) {
       const salts = verified.exec(line);
       if (salts) matches = salts[1] === "true";
+      if (snapshot.test(line)) is = "whole";
       const sync = synced.exec(line);
       if (sync === null) return;
-      if (sync.groups?.snap) is = "whole";
-      else if (matches || sync.groups?.chkpt) is ??= "on";
+      if (sync.groups?.whole) is = "whole";
+      else if (matches || (sync.groups?.checkpoint && sealed >= 2)) is ??= "added";
       else is = "gap";
+      sealed = matches && sync.groups?.checkpoint ? sealed + 1 : 0;
       matches = false;
     },
     get is() {

@@ -15,13 +15,13 @@ export const PLACES = 16;
 /** Why a call was cut short; the `reason` of the signal that `withLimit` hands out. */
 export class CutShort extends Error {
   readonly reason: "timeout" | "aborted";
-  /** Where it was still waiting for its turn: the calls that were before it. */
-  readonly behind: number | undefined;
+  /** What it was still waiting for, in words; `undefined` where it had begun. */
+  readonly waiting: string | undefined;
 
-  constructor(reason: "timeout" | "aborted", cause?: unknown, behind?: number) {
+  constructor(reason: "timeout" | "aborted", cause?: unknown, waiting?: string) {
     super(reason, { cause });
     this.reason = reason;
-    this.behind = behind;
+    this.waiting = waiting;
   }
 }
 
@@ -85,16 +85,12 @@ function turn(signal: AbortSignal): Promise<void> {
       const before = queue.indexOf(onTurn);
       queue.splice(before, 1);
       const { reason, cause } = signal.reason as CutShort;
-      reject(new CutShort(reason, cause, PLACES + before));
+      const words = `it waited for its turn behind ${PLACES + before} other calls (${PLACES} at a time run litestream in one process)`;
+      reject(new CutShort(reason, cause, words));
     };
     queue.push(onTurn);
     signal.addEventListener("abort", onAbort, { once: true });
   });
-}
-
-/** What to say of a call whose time was up before its turn. */
-export function waitedBehind(others: number): string {
-  return `it waited for its turn behind ${others} other calls (${PLACES} at a time run litestream in one process)`;
 }
 
 /** @throws InvalidOptionError unless the timeout is a positive finite number */

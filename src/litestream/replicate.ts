@@ -8,12 +8,12 @@ import {
   heldOpenHere,
   identityOf,
   isGone,
-  lockDatabase,
   recoverDatabase,
   removeDatabase,
   removeLitestreamFolder,
   sameFingerprint,
 } from "../database-files.ts";
+import { withDatabaseLock } from "../database-lock.ts";
 import {
   ADVICE,
   DatabaseNotFoundError,
@@ -25,7 +25,7 @@ import { identifyBinary, type Job, type Litestream } from "./binary.ts";
 import { lookAtChain } from "./chain.ts";
 import { type Child, startChild } from "./child.ts";
 import { complaintOf, type Dialect, type Reading } from "./dialect.ts";
-import { CutShort, pause, unlessCut, waitedBehind, withLimit, withTurn } from "./limit.ts";
+import { CutShort, pause, unlessCut, withLimit, withTurn } from "./limit.ts";
 
 export interface ReplicateOptions {
   /** How long it may take at most, in seconds: positive and finite. */
@@ -69,10 +69,9 @@ const HANG_SECONDS = 2;
 /** What no second try mends. */
 const FINAL: ReadonlySet<ReplicateFailure> = new Set(["credentials", "bucket", "not-a-database"]);
 
-const LOCK_POLL_MS = 50;
-
 const CHANGING = ["still-changing", "commits kept coming"] as const;
-const LOCKED = "another call, perhaps in another process, was replicating or deleting it all the time";
+const UNTOLD =
+  "litestream did not say how it has read the database, as the versions do that this library knows, so that a commit may be missing";
 
 /** The runs under way, by database. */
 const running = new Map<string, { job: Job; keepLocal: boolean; outcome: Promise<Outcome> }>();
@@ -86,14 +85,12 @@ export async function replicate(job: Job, options: ReplicateOptions): Promise<Re
   const start = performance.now();
   let litestream: Litestream | undefined;
   const outcome = await withLimit(timeoutSeconds, options.signal, async (signal): Promise<Outcome> => {
-    recoverDatabase(job.dbpath);
-    const kind = fileKind(job.dbpath);
-    if (kind === "missing") {
+    if (isGone(job.dbpath)) {
       throw new DatabaseNotFoundError(
         `There is no database at ${job.dbpath} to replicate. ${ADVICE["not-a-database"]}`,
       );
     }
-    if (kind === "other") {
+    if (fileKind(job.dbpath) === "other") {
       return failure(
         job,
         "not-a-database",
@@ -113,8 +110,7 @@ export async function replicate(job: Job, options: ReplicateOptions): Promise<Re
       );
     } catch (error) {
       if (!(error instanceof CutShort)) throw error;
-      const waited =
-        error.behind === undefined ? undefined : failure(job, "timeout", waitedBehind(error.behind));
+      const waited = error.waiting === undefined ? undefined : failure(job, "timeout", error.waiting);
       return cutFailure(job, signal, timeoutSeconds, waited);
     }
   });
@@ -150,40 +146,20 @@ async function shareRun(
     if (same && outcome && (outcome.ok || FINAL.has(outcome.reason))) return outcome;
   }
   const outcome = withDatabaseLock(job.dbpath, signal, async () => {
+    recoverDatabase(job.dbpath);
     if (fileKind(job.dbpath) === "missing") {
       throw new DatabaseNotFoundError(
         `The database at ${job.dbpath} has gone while another call was replicating or deleting it.`,
       );
     }
     return await run();
-  }).then((done) => done ?? cutFailure(job, signal, timeoutSeconds, failure(job, "timeout", LOCKED)));
+  });
   running.set(key, { job, keepLocal, outcome });
   try {
     return await outcome;
   } finally {
     running.delete(key);
   }
-}
-
-/** Waits for the database's lock and runs the work; `undefined` where the signal came before the lock. */
-export async function withDatabaseLock<T>(
-  dbpath: string,
-  signal: AbortSignal,
-  work: () => Promise<T>,
-): Promise<T | undefined> {
-  while (!signal.aborted) {
-    const release = lockDatabase(dbpath);
-    if (release === undefined) {
-      await pause(LOCK_POLL_MS, signal);
-      continue;
-    }
-    try {
-      return await work();
-    } finally {
-      release();
-    }
-  }
-  return undefined;
 }
 
 /**
@@ -213,15 +189,19 @@ async function prove(
     await pause(wait, signal);
     if (signal.aborted) break;
     const reading = dialect.replicate?.reading?.();
+    const replaced = () => identityOf(job.dbpath) !== database;
+    if (replaced()) return failure(job, "failed", "it was removed or replaced meanwhile");
     const synced = await synchronise(job, dialect, { anew, look, reading, signal });
-    if (identityOf(job.dbpath) !== database) {
+    if (replaced()) {
       return failure(
         job,
         "failed",
         "it was removed or replaced meanwhile, so that the replica may hold another one",
       );
     }
-    if (reading?.is === "gap") complete = false;
+    complete = isComplete(complete, reading, !("reason" in synced));
+    // Where it came to read nothing, nothing has changed.
+    if (complete || reading?.is !== undefined) anew = !complete;
     if ("reason" in synced) {
       const { reason, words, said } = synced;
       // Killed by us, in silence: what went wrong before tells more than a guess.
@@ -234,10 +214,8 @@ async function prove(
       if (FINAL.has(last.reason)) return last;
       continue;
     }
-    complete ||= anew || reading === undefined || reading.is === "whole";
-    anew = !complete;
-    if (anew) {
-      last = failure(job, ...CHANGING);
+    if (!complete) {
+      last = reading?.is === undefined ? failure(job, "failed", UNTOLD) : failure(job, ...CHANGING);
       continue;
     }
     const unchanged = () => !signal.aborted && sameFingerprint(synced.before, fingerprint(job.dbpath));
@@ -267,6 +245,16 @@ async function prove(
   return cutFailure(job, signal, timeoutSeconds, last);
 }
 
+/**
+ * Whether the replica has everything that litestream has met since a whole copy of this call.
+ * @param before whether that was so before the run
+ */
+function isComplete(before: boolean, reading: Reading | undefined, succeeded: boolean): boolean {
+  if (reading === undefined) return true; // each run of this litestream is a whole copy
+  if (succeeded) return reading.is === "whole" || (before && reading.is === "added");
+  return before && reading.is !== "gap" && reading.is !== "whole"; // nobody knows how far that copy came
+}
+
 /** `undefined`: something was committed at the last moment, and the database is where it was. */
 function remove(job: Job, proven: Fingerprint | undefined): Outcome | undefined {
   try {
@@ -277,7 +265,11 @@ function remove(job: Job, proven: Fingerprint | undefined): Outcome | undefined 
       job.logger.warn({ dbpath: job.dbpath }, messageOf(error));
       return { ok: true };
     }
-    const message = `Everything in ${job.dbpath} is in the replica ${job.s3}, but it could not be deleted here. ${messageOf(error)}`;
+    const where =
+      fileKind(job.dbpath) === "file"
+        ? `Everything in ${job.dbpath} is in the replica ${job.s3}, but it could not be deleted here.`
+        : `${job.dbpath} could be neither deleted nor put back into its place; the next call does that.`;
+    const message = `${where} ${messageOf(error)}`;
     return { ok: false, reason: "failed", message };
   }
 }

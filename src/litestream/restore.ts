@@ -1,10 +1,11 @@
 import { fileKind, isEmpty, RestoreTarget, recoverDatabase, removeLeftovers } from "../database-files.ts";
+import { withDatabaseLock } from "../database-lock.ts";
 import { ADVICE, DatabaseExistsError, LitestreamError, messageOf, RestoreError } from "../errors.ts";
 import { identifyBinary, type Job } from "./binary.ts";
 import { lookAtChain } from "./chain.ts";
 import { startChild } from "./child.ts";
 import { complaintOf, NO_BACKUP, restoreArgs } from "./dialect.ts";
-import { CutShort, waitedBehind, withLimit, withTurn } from "./limit.ts";
+import { CutShort, withLimit, withTurn } from "./limit.ts";
 
 export interface RestoreOptions {
   /** Resolves without touching it where the database exists. Default: false, which rejects. */
@@ -53,20 +54,23 @@ export async function restore(
     }
     logger.info({ dbpath }, "the database exists; nothing to restore");
   };
-  recoverDatabase(dbpath);
-  if (fileKind(dbpath) !== "missing") return keepExisting();
-
-  const binary = findBinary();
   await withLimit(options.timeoutSeconds, options.signal, async (signal) => {
     const target = new RestoreTarget(dbpath);
     try {
-      removeLeftovers(dbpath);
+      // With the lock: what another call is removing is not there any more, and what it has moved aside needs its -wal.
+      const exists = await withDatabaseLock(dbpath, signal, () => {
+        recoverDatabase(dbpath);
+        removeLeftovers(dbpath);
+        return fileKind(dbpath) !== "missing";
+      });
+      if (exists) return keepExisting();
+      const binary = findBinary();
       const litestream = await identifyBinary(binary, { ...job, signal });
       const { blindTo } = litestream.dialect;
       // Also where it finds a backup: a newer one of the other kind may stand beside it.
       if (blindTo !== undefined) logger.warn({ s3 }, blindTo);
       const env = { ...job.env, ...litestream.dialect.env };
-      await withTurn(signal, async () => {
+      const size = await withTurn(signal, async () => {
         logger.info({ s3, dbpath, litestream: litestream.version }, "restoring");
         const child = startChild(binary, restoreArgs(target.path, s3, ifReplicaExists), {
           ...job,
@@ -92,17 +96,22 @@ export async function restore(
           if (signal.aborted) throw signal.reason;
           if (typeof chain === "object") throw fail("failed", chain.words);
           if (litestream.dialect.list !== undefined && chain !== "none") throw fail("failed", INCOMPLETE);
-          logger.info({ s3 }, "the replica holds no backup; nothing to restore");
-          return;
+          return undefined;
         }
         if (!size) throw fail("failed", "litestream says that it succeeded, but left no database");
-        if (!(await target.moveIntoPlace())) return keepExisting();
-        logger.info({ dbpath, bytes: size }, "restored");
+        return size;
       });
+      if (size === undefined) {
+        logger.info({ s3 }, "the replica holds no backup; nothing to restore");
+        return;
+      }
+      const placed = await withDatabaseLock(dbpath, signal, () => target.moveIntoPlace());
+      if (!placed) return keepExisting();
+      logger.info({ dbpath, bytes: size }, "restored");
     } catch (error) {
       if (error instanceof CutShort) {
-        const { reason, behind, cause } = error;
-        const waited = behind === undefined ? "" : `: ${waitedBehind(behind)}`;
+        const { reason, waiting, cause } = error;
+        const waited = waiting === undefined ? "" : `: ${waiting}`;
         const words =
           reason === "timeout"
             ? `not finished within ${options.timeoutSeconds} s${waited}`

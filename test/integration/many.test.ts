@@ -4,7 +4,7 @@ import { writeFileSync } from "node:fs";
 import type { IncomingMessage } from "node:http";
 import { createInterface } from "node:readline";
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from "vitest";
-import { lockDatabase } from "../../src/database-files.ts";
+import { lockDatabase } from "../../src/database-lock.ts";
 import type { ConfigS3 } from "../../src/index.ts";
 import { PLACES } from "../../src/litestream/limit.ts";
 import { type Fault, type FaultProxy, startFaultProxy } from "../support/fault-proxy.ts";

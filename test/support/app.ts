@@ -13,19 +13,16 @@ export interface AppCall {
   env?: Record<string, string>;
 }
 
-/** An app in a process of its own that makes one call on the built library. */
-export function startApp({
-  config,
-  method,
-  args = [],
-  litestream = LITESTREAM,
-  imports = [],
-  env = {},
-}: AppCall) {
+/** The argument of `app.mjs` that has it make the call. */
+export function callOf({ config, method, args = [], litestream = LITESTREAM }: AppCall): string {
   const { key, token, s3, folder, db } = config;
-  const call = JSON.stringify({ settings: { key, token, s3, folder, db }, litestream, method, args });
+  return JSON.stringify({ settings: { key, token, s3, folder, db }, litestream, method, args });
+}
+
+/** An app in a process of its own that makes one call on the built library. */
+export function startApp({ imports = [], env = {}, ...call }: AppCall) {
   const file = (name: string) => new URL(name, import.meta.url).pathname;
-  const options = [...imports.flatMap((name) => ["--import", file(name)]), file("./app.mjs"), call];
+  const options = [...imports.flatMap((name) => ["--import", file(name)]), file("./app.mjs"), callOf(call)];
   const child = spawn(process.execPath, options, {
     stdio: ["ignore", "pipe", "pipe"],
     env: { PATH: process.env.PATH, ...env },

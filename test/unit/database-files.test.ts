@@ -1,13 +1,10 @@
 import {
-  existsSync,
   linkSync,
   mkdirSync,
   readdirSync,
   readFileSync,
-  readlinkSync,
   renameSync,
   statSync,
-  symlinkSync,
   utimesSync,
   writeFileSync,
 } from "node:fs";
@@ -15,12 +12,11 @@ import { dirname, join } from "node:path";
 import { beforeEach, describe, expect, test } from "vitest";
 import {
   fingerprint,
-  lockDatabase,
   recoverDatabase,
   removeDatabase,
+  removeLeftovers,
   sameFingerprint,
 } from "../../src/database-files.ts";
-import { deadPid } from "../support/processes.ts";
 import { tempFolder } from "../support/setup.ts";
 
 let dbpath: string;
@@ -55,38 +51,6 @@ describe("the fingerprint", () => {
   });
 });
 
-describe("the lock", () => {
-  const lock = () => join(dbpath, "..", ".a.db-litestream-s3.lock");
-
-  test("is held until it is released", () => {
-    const release = lockDatabase(dbpath);
-    expect(release).toBeDefined();
-    expect(lockDatabase(dbpath)).toBeUndefined();
-    release?.();
-    const again = lockDatabase(dbpath);
-    expect(again).toBeDefined();
-    again?.();
-  });
-
-  test("of a process that is gone is none", () => {
-    symlinkSync(`${deadPid()} 123`, lock());
-    expect(lockDatabase(dbpath)).toBeDefined();
-    expect(readlinkSync(lock())).toMatch(new RegExp(`^${process.pid} `));
-  });
-
-  test("of an earlier process with the same id is none", () => {
-    symlinkSync(`${process.pid} 1`, lock());
-    expect(lockDatabase(dbpath)).toBeDefined();
-  });
-
-  test("of a process that lives is one", () => {
-    lockDatabase(dbpath);
-    const owner = readlinkSync(lock());
-    expect(lockDatabase(dbpath)).toBeUndefined();
-    expect(readlinkSync(lock())).toBe(owner);
-  });
-});
-
 describe("the removal", () => {
   const files = () => readdirSync(dirname(dbpath)).sort();
 
@@ -110,15 +74,34 @@ describe("the removal", () => {
     expect(readFileSync(dbpath, "utf8")).toBe("a database");
   });
 
-  test("that a kill cut short is undone by recovery; a database that is there is left alone", () => {
+  test("that a kill cut short is undone by recovery", () => {
     renameSync(dbpath, `${dbpath}.removing`);
     recoverDatabase(dbpath);
     expect(readFileSync(dbpath, "utf8")).toBe("a database");
-    writeFileSync(`${dbpath}.removing`, "an older one");
     recoverDatabase(dbpath);
     expect(readFileSync(dbpath, "utf8")).toBe("a database");
+  });
+
+  test("that was not finished keeps both where another file has come into its place; only one that needs no proof takes them", () => {
+    renameSync(dbpath, `${dbpath}.removing`);
+    writeFileSync(dbpath, "another database");
+    const before = files();
+    const both = /There are two databases: .*a\.db\.removing.*Find out which one is right/;
+    expect(() => recoverDatabase(dbpath)).toThrow(both);
+    expect(() => removeDatabase(dbpath, fingerprint(dbpath))).toThrow(both);
+    expect(files()).toEqual(before);
     expect(removeDatabase(dbpath)).toBe(true);
     expect(files()).toEqual([]);
+  });
+
+  test("of leftovers is none while a database waits aside: it needs its -wal", () => {
+    renameSync(dbpath, `${dbpath}.removing`);
+    const before = files();
+    removeLeftovers(dbpath);
+    expect(files()).toEqual(before);
+    recoverDatabase(dbpath);
+    removeLeftovers(dbpath);
+    expect(files()).toEqual(before.map((name) => name.replace(".removing", "")).sort());
   });
 
   test("succeeds where a kill has left two names of one file", () => {
@@ -127,13 +110,9 @@ describe("the removal", () => {
     expect(files()).toEqual([]);
   });
 
-  test("is not undone while another call holds the lock: it is under way there", () => {
-    renameSync(dbpath, `${dbpath}.removing`);
-    const release = lockDatabase(dbpath);
+  test("is finished by recovery where a kill has left two names of one file", () => {
+    linkSync(dbpath, `${dbpath}.removing`);
     recoverDatabase(dbpath);
-    expect(existsSync(dbpath)).toBe(false);
-    release?.();
-    recoverDatabase(dbpath);
-    expect(existsSync(dbpath)).toBe(true);
+    expect(files()).toEqual([".a.db-litestream", "a.db", "a.db-wal"]);
   });
 });

@@ -245,6 +245,8 @@ describe("what a run of 0.5 has read", () => {
     said(`verify system=store db=db.sqlite saltMatch=${matches} prevWALOffset=144232`);
   const sync = (rest = "", db = "db=db.sqlite") =>
     said(`sync system=store ${db} txid=0000000000000002 offset=32${rest}`);
+  const chkpt = (matches: boolean) => [verify(matches), sync(" chkpt=true")];
+  const snapshot = said("snapshot system=store db=db.sqlite txid=0000000000000002 walEndOffset=4152");
   const truncated = ' snap=true reason="wal truncated by another process"';
 
   test.each([
@@ -256,9 +258,18 @@ describe("what a run of 0.5 has read", () => {
     ],
     ["a copy because it can't go on", "whole", [sync(truncated)]],
     ["a copy after a gap", "whole", [verify(false), sync(), verify(false), sync(truncated)]],
-    ["the -wal that it knows", "on", [verify(true), sync()]],
-    ["as 0.5.8 and 0.5.9 print it", "on", [verify(true), said("sync txid=0000000000000002 offset=32")]],
-    ["a -wal that it began anew itself", "on", [verify(true), sync(), verify(false), sync(" chkpt=true")]],
+    ["the -wal that it knows", "added", [verify(true), sync()]],
+    ["as 0.5.8 and 0.5.9 print it", "added", [verify(true), said("sync txid=0000000000000002 offset=32")]],
+    ["its own checkpoint, as 0.5.10 makes it", "gap", [...chkpt(true), ...chkpt(false)]],
+    ["its own checkpoint, as 0.5.17 makes it", "added", [...chkpt(true), ...chkpt(true), ...chkpt(false)]],
+    ["another one after that", "gap", [...chkpt(true), ...chkpt(true), ...chkpt(false), ...chkpt(false)]],
+    [
+      "one that only looks like that",
+      "gap",
+      [...chkpt(true), verify(true), sync(), ...chkpt(true), ...chkpt(false)],
+    ],
+    ["a snapshot after a gap", "whole", [verify(false), sync(), snapshot, verify(true), sync()]],
+    ["a gap after a snapshot", "gap", [verify(true), sync(), snapshot, ...chkpt(true), ...chkpt(false)]],
     ["a -wal that another one began anew", "gap", [verify(false), sync()]],
     ["that, and then more", "gap", [verify(false), sync(), verify(true), sync()]],
     ["that, after a copy", "gap", [sync(" snap=true"), verify(false), sync()]],

@@ -1,14 +1,6 @@
 import { getEventListeners } from "node:events";
 import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from "vitest";
-import {
-  CutShort,
-  PLACES,
-  pause,
-  unlessCut,
-  waitedBehind,
-  withLimit,
-  withTurn,
-} from "../../src/litestream/limit.ts";
+import { CutShort, PLACES, pause, unlessCut, withLimit, withTurn } from "../../src/litestream/limit.ts";
 
 const never = new Promise<never>(() => {});
 
@@ -175,10 +167,8 @@ describe("pause", () => {
 });
 
 describe("withTurn", () => {
-  const free = new AbortController().signal;
-
   /** A call that runs until it is told to end. */
-  function startCall(name: string, begun: string[], signal = free) {
+  function startCall(name: string, begun: string[], signal = new AbortController().signal) {
     const { promise, resolve, reject } = withResolvers<string>();
     const done = withTurn(signal, () => {
       begun.push(name);
@@ -255,7 +245,11 @@ describe("withTurn", () => {
     limit.abort(new CutShort("timeout", "why"));
     const error = await cut.done.catch((reason: unknown) => reason);
     expect(error).toBeInstanceOf(CutShort);
-    expect(error).toMatchObject({ reason: "timeout", cause: "why", behind: PLACES + 2 });
+    expect(error).toMatchObject({
+      reason: "timeout",
+      cause: "why",
+      waiting: `it waited for its turn behind ${PLACES + 2} other calls (${PLACES} at a time run litestream in one process)`,
+    });
     expect(getEventListeners(limit.signal, "abort")).toEqual([]);
     for (const call of [...calls, behindIt]) call.end();
     await behindIt.done;
@@ -308,12 +302,6 @@ describe("withTurn", () => {
     for (const other of [...calls, call]) other.end();
     expect(await call.done).toBe("in turn");
     await expectAllFree();
-  });
-
-  test("says in words behind whom a call has waited", () => {
-    expect(waitedBehind(PLACES + 3)).toBe(
-      `it waited for its turn behind ${PLACES + 3} other calls (${PLACES} at a time run litestream in one process)`,
-    );
   });
 });
 
