@@ -229,7 +229,7 @@ describe("withTurn", () => {
     await settled();
     for (const call of calls) call.fail(new RangeError("no"));
     for (const call of calls) await expect(call.done).rejects.toThrow(RangeError);
-    const thrown = withTurn(free, () => {
+    const thrown = withTurn(new AbortController().signal, () => {
       throw new RangeError("at once");
     });
     await expect(thrown).rejects.toThrow(RangeError);
