@@ -202,6 +202,14 @@ async function prove(
     complete = isComplete(complete, reading, !("reason" in synced));
     // Where it came to read nothing, nothing has changed.
     if (complete || reading?.is !== undefined) anew = !complete;
+    if (reading?.is === "gap") {
+      // Until the whole copy is there, the newest state in the replica may be damaged.
+      job.logger.warn(
+        { dbpath: job.dbpath },
+        "a new -wal was begun meanwhile, so that litestream may have missed a commit of another program: uploading a whole copy",
+      );
+      wait = TICK_MS;
+    }
     if ("reason" in synced) {
       const { reason, words, said } = synced;
       // Killed by us, in silence: what went wrong before tells more than a guess.

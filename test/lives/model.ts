@@ -13,7 +13,7 @@ export class Model {
   acked = 0;
   /** So many rows are proven to be in the replica. */
   replicated = 0;
-  /** Objects of the backup are gone, and nothing was proven since. */
+  /** The backup may be good for nothing, and nothing was proven since. */
   broken = false;
   /** Whose rows there may be, the last ones perhaps not acknowledged. */
   #lineage: Stretch[] = [];
@@ -45,8 +45,8 @@ export class Model {
     this.broken = false;
   }
 
-  /** An object of the backup is gone: until the next proof it may be good for nothing. */
-  objectLost(): void {
+  /** Until the next proof the backup may be good for nothing: it has lost an object, or what came to it last is damaged. */
+  damaged(): void {
     this.broken = true;
     this.replicated = 0;
   }

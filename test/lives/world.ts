@@ -147,6 +147,11 @@ class World {
     return this.#history.database.start === "500 MB" ? 10 : 1;
   }
 
+  /** Whether litestream has worked on the local database before. */
+  get #litestreamWasHere(): boolean {
+    return existsSync(join(this.#folder, ".db.sqlite-litestream"));
+  }
+
   /** Whether each machine has a small disk, on a machine that can make one. */
   get #small(): boolean {
     return this.#history.smallDisk && NO_SMALL_DISK === undefined;
@@ -319,6 +324,7 @@ class World {
       setTimeout(() => writer.order("stop"), end.writerMs);
     }
     const mend = this.#small ? this.#spoilDisk(end) : undefined;
+    const mayDamage = !version.is03 && (end.writer !== "none" || this.#litestreamWasHere);
     app.order("stop");
     await app.until("stopping");
     this.#beginPhase(end, app, "shutdown");
@@ -328,6 +334,9 @@ class World {
     await app.ended;
     await this.#stopCompany();
     mend?.();
+    // What 0.5 uploads after a gap, before the whole copy: docs/durability.md.
+    const proven = (result?.value as { ok: boolean } | undefined)?.ok === true;
+    if (!proven && mayDamage) this.#model.damaged();
     if (result === undefined) return await this.#appGone(app, "shutdown", true);
     this.#readRecord();
     if (overtimeMs > OVERTIME_MS) {
@@ -529,7 +538,7 @@ class World {
     if (key === undefined) return;
     await this.#s3.expire(key);
     Report.count(this.#report.faults, "an object vanishes from the bucket");
-    this.#model.objectLost();
+    this.#model.damaged();
   }
 
   /** Arms the faults and signals of a phase. */
