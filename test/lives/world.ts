@@ -279,7 +279,7 @@ class World {
   }
 
   /** @returns whether the app goes on to the next phase */
-  async #work({ life, version }: Now, app: Running): Promise<boolean> {
+  async #work({ life, version, downgraded }: Now, app: Running): Promise<boolean> {
     const { work } = life;
     const rows = this.#rowsOf(life);
     app.order("work");
@@ -295,7 +295,7 @@ class World {
       // What came after it is not in it; that much was acknowledged before.
       this.#model.proven(Math.max(this.#model.replicated, this.#model.acked - rows));
       this.#writers.add(version);
-    } else if (synced && !this.#small) {
+    } else if (synced && !this.#small && !downgraded) {
       this.#fail(`a healthy store, but no proof: ${JSON.stringify(synced)}`);
     }
     if (app.ended_ !== undefined) {
