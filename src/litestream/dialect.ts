@@ -32,6 +32,8 @@ export interface Dialect {
     readonly failure: RegExp;
     /** The line that says that somebody's signal has come. */
     readonly stopping: RegExp;
+    /** The complaint that what `.NAME-litestream` holds can't be read: nothing that is not also in the database or the replica. */
+    readonly damaged: RegExp;
     /** Whether `.NAME-litestream` must go first, so that a new generation starts and the evidence has to come. */
     readonly startsFresh: boolean;
   };
@@ -43,6 +45,7 @@ export interface Dialect {
 }
 
 const NEVER = /(?!)/;
+const DAMAGED = /ltx (?:file corrupted|verification failed): /;
 
 /** 0.3: first synchronisation 1 s after the start, and so never two generations within one second. */
 const V0_3: Dialect = {
@@ -60,6 +63,7 @@ const V0_3: Dialect = {
     failure:
       /^(?:\d{4}\S+ \S+ ERROR (?:monitor|sync) error |\/.*(?:\(s3\): monitor|\.(?:db|sqlite): sync) error: )/,
     stopping: /signal received, litestream shutting down$/,
+    damaged: NEVER,
     startsFresh: true,
   },
   env: {},
@@ -79,6 +83,7 @@ const V0_5: Dialect = {
     uploaded: NEVER,
     failure: NEVER,
     stopping: NEVER,
+    damaged: DAMAGED,
     startsFresh: false,
   },
   env: { LOG_LEVEL: "debug" },
@@ -199,6 +204,8 @@ export function chainOf(stdout: string): Chain | undefined {
 }
 
 const REASONS: readonly [FailureReason | "no-backup", RegExp][] = [
+  // It may end in `EOF`, which is no word of the network here.
+  ["failed", DAMAGED],
   ["no-backup", /no matching backup(?:s found| files available)/],
   [
     "not-a-database",

@@ -220,6 +220,14 @@ async function prove(
         words || "litestream ended without a word, or did not end when it was asked to",
       );
       if (FINAL.has(last.reason)) return last;
+      if (dialect.replicate?.damaged.test(words)) {
+        job.logger.warn(
+          { dbpath: job.dbpath },
+          `litestream can't read its own folder, which goes: ${job.redact(words)}`,
+        );
+        removeLitestreamFolder(job.dbpath);
+        anew = true;
+      }
       continue;
     }
     if (!complete) {

@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import Database from "libsql";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
@@ -59,6 +59,27 @@ describe("true: every acknowledged row is in the replica and nothing local is le
     }
     expect(copies).toEqual([1, 1, 1]);
   });
+
+  test.skipIf(IS_0_3).each(["truncated", "empty", "overwritten"])(
+    "on 0.5 a file of litestream's folder that is %s: the folder goes, with a warning",
+    async (how) => {
+      const url = newUrl();
+      const { config, log } = setUp(url);
+      await writeRows(config.dbpath, 30, { after: "kill" });
+      expect(await config.replicateOnce({ timeoutSeconds: 20, keepLocal: true })).toMatchObject({ ok: true });
+      await writeRows(config.dbpath, 1, { after: "kill" });
+      const folder = join(config.folder, ".db.sqlite-litestream", "ltx", "0");
+      for (const name of readdirSync(folder)) {
+        if (how === "overwritten") writeFileSync(join(folder, name), "no LTX");
+        else truncateSync(join(folder, name), how === "empty" ? 0 : 200);
+      }
+      expect(await config.timedReplicate(20)).toBe(true);
+      expect(log.at(40).map(({ msg }) => msg)).toContainEqual(
+        expect.stringContaining("litestream can't read its own folder"),
+      );
+      expect(await rowsInReplica(url)).toBe(31);
+    },
+  );
 
   test("a database in rollback-journal mode", async () => {
     const url = newUrl();
