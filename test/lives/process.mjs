@@ -138,10 +138,10 @@ async function app() {
   if (boot.error) process.exit(1);
 
   await order(); // there is room on the disk again
-  const db = open();
+  let db = open();
   say({ content: contentOf(db) });
   if ((await order()) !== "work") process.exit(0);
-  const commit = committer(db, { life: spec.life, ...work });
+  let commit = committer(db, { life: spec.life, ...work });
   let problem;
   const commits = (count) => {
     try {
@@ -164,10 +164,21 @@ async function app() {
   }
   say({ wrote: problem ?? true });
 
-  await order(); // the harness has prepared what happens to the shutdown
+  await order();
   let stop = () => {};
   if (end.writer === "same") stop = commitEvery(end.everyMs, commit, db, end.checkpoints);
-  else if (end.close) db.close(); // libsql keeps the -wal and -shm: the harder case
+  else if (end.close) {
+    db.close();
+    db = undefined;
+    commit = undefined;
+    // Only then libsql closes the files.
+    for (let i = 0; i < 2; i += 1) {
+      globalThis.gc();
+      await pause(0);
+    }
+  }
+  say({ closed: true });
+  await order(); // the harness has prepared what happens to the shutdown
   const delays = monitorEventLoopDelay({ resolution: 2 });
   delays.enable();
   const start = performance.now();

@@ -42,7 +42,7 @@ export class Running {
       SPEC: JSON.stringify(spec),
       ...(killAt && { KILL_AT: killAt }),
     };
-    this.#child = spawn(process.execPath, [...imports, script], {
+    this.#child = spawn(process.execPath, ["--expose-gc", ...imports, script], {
       stdio: ["pipe", "pipe", "pipe"],
       env,
     });

@@ -323,9 +323,11 @@ class World {
       this.#company.push(writer);
       setTimeout(() => writer.order("stop"), end.writerMs);
     }
+    app.order("stop");
+    await app.until("closed");
     const mend = this.#small ? this.#spoilDisk(end) : undefined;
     const mayDamage = !version.is03 && (end.writer !== "none" || this.#litestreamWasHere);
-    app.order("stop");
+    app.order("go");
     await app.until("stopping");
     this.#beginPhase(end, app, "shutdown");
     await app.until("result");
