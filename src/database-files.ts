@@ -248,17 +248,16 @@ export class RestoreTarget {
     return lstatSync(this.path, { throwIfNoEntry: false })?.size;
   }
 
+  /** Makes the restored file survive a power cut. */
+  async sync(): Promise<void> {
+    await syncPath(this.path);
+  }
+
   /**
-   * Moves the restored file into place, durably, and never over an existing one. To be called with the database's lock.
+   * Moves the restored file into place, and never over an existing one. To be called with the database's lock.
    * @returns false where a database has come to be there meanwhile
    */
   async moveIntoPlace(): Promise<boolean> {
-    const file = await open(this.path, "r");
-    try {
-      await file.sync();
-    } finally {
-      await file.close();
-    }
     // In one go, so that nothing comes between: a stale -wal must be gone before the file is there.
     recoverDatabase(this.#dbpath);
     if (fileKind(this.#dbpath) !== "missing") return false;
@@ -289,14 +288,18 @@ function linkOrRename(from: string, to: string): boolean {
   return true;
 }
 
-/** Makes the new name survive a power cut. */
+async function syncPath(path: string): Promise<void> {
+  const file = await open(path, "r");
+  await file.sync().finally(() => file.close());
+}
+
+let syncing: Promise<void> = Promise.resolve();
+
+/** Makes the new name survive a power cut. One folder at a time: each takes a file descriptor, and there may be many. */
 async function syncFolder(path: string): Promise<void> {
-  try {
-    const folder = await open(path, "r");
-    await folder.sync().finally(() => folder.close());
-  } catch {
-    // Not every file system can; the replica still has everything.
-  }
+  // Not every file system can; the replica still has everything.
+  syncing = syncing.then(() => syncPath(path).catch(() => {}));
+  await syncing;
 }
 
 /** Removes the files of restores that nobody runs any more; another process's stay while that process lives. */

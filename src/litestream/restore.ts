@@ -99,6 +99,7 @@ export async function restore(
           return undefined;
         }
         if (!size) throw fail("failed", "litestream says that it succeeded, but left no database");
+        await target.sync();
         return size;
       });
       if (size === undefined) {
