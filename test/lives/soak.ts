@@ -15,7 +15,7 @@ import { parseArgs } from "node:util";
 import fc from "fast-check";
 import { LITESTREAM } from "../support/litestream.ts";
 import { startS3 } from "../support/s3.ts";
-import { histories } from "./history.ts";
+import { type History, histories } from "./history.ts";
 import { Report } from "./report.ts";
 import { play, type Version } from "./world.ts";
 
@@ -59,11 +59,13 @@ async function worker(): Promise<void> {
     seed += 1;
     const property = fc.asyncProperty(histories(values.large ? ["500 MB"] : undefined), async (history) => {
       // A failure elsewhere does not end a history that is being shrunk here.
-      if (!over() || failedHere) await play(history, versions, s3, report).catch(keep);
+      if (!over() || failedHere) await play(history, versions, s3, report).catch((e) => keep(e, history));
     });
     let failedHere = false;
-    const keep = (error: unknown) => {
-      if (!failedHere) console.log("an invariant is broken; now the history is shrunk:", error);
+    const keep = (error: unknown, history: History) => {
+      if (!failedHere) {
+        console.log("an invariant is broken; now the history is shrunk:", error, fc.stringify(history));
+      }
       failedHere = true;
       failed = true;
       throw error;
