@@ -1,12 +1,14 @@
 import { randomBytes } from "node:crypto";
 import {
   close,
+  closeSync,
   constants,
   existsSync,
   linkSync,
   lstatSync,
   openSync,
   readdirSync,
+  readSync,
   realpathSync,
   renameSync,
   rmSync,
@@ -64,6 +66,26 @@ export function fingerprint(dbpath: string, mainFile = dbpath): Fingerprint | un
     database,
     wal: `${wal.dev}:${wal.ino}:${wal.size}:${wal.mtimeNs}`,
   };
+}
+
+/**
+ * The first salt in the `-wal`'s header, to which SQLite adds 1 each time that it begins the file anew
+ * (sqlite.org/fileformat2.html, 4.1); `undefined` where there is no `-wal`. Unlike the other two files it carries no locks.
+ */
+export function walSalt(dbpath: string): number | undefined {
+  const header = Buffer.alloc(20);
+  try {
+    const fd = openSync(`${dbpath}-wal`, constants.O_RDONLY | constants.O_NOFOLLOW);
+    try {
+      if (readSync(fd, header) !== header.length) return undefined;
+    } finally {
+      closeSync(fd);
+    }
+  } catch {
+    return undefined;
+  }
+  const isWal = (header.readUInt32BE(0) & ~1) === 0x377f0682;
+  return isWal ? header.readUInt32BE(16) : undefined;
 }
 
 /** Which file stands at the path; `undefined` where none does. */
@@ -137,6 +159,7 @@ export function recoverDatabase(dbpath: string): void {
   const aside = dbpath + ASIDE;
   if (fileKind(aside) === "missing") return;
   try {
+    if (fileKind(aside) === "other") throw new Error("it is no plain file");
     if (identityOf(aside) === identityOf(dbpath)) unlinkSync(aside);
     else putBack(dbpath);
   } catch (error) {

@@ -12,7 +12,7 @@ export interface Dialect {
     /** The same, beginning with a full copy that needs nothing of what was there before; where it can miss something. */
     readonly anew?: (dbpath: string, url: string) => string[];
     /** Follows how a run has read the database; where it can miss something. */
-    readonly reading?: () => Reading;
+    readonly reading?: (salt: () => number | undefined) => Reading;
     /** The line without which there was no replication. */
     readonly evidence: RegExp;
     /**
@@ -132,16 +132,19 @@ export function identify(answers: Answers): { version: string; dialect: Dialect 
  */
 export interface Reading {
   see(line: string): void;
-  readonly is: "whole" | "added" | "gap" | undefined;
+  /** Once the run has ended. */
+  end(): "whole" | "added" | "gap" | undefined;
 }
 
 /**
- * 0.5 says of each synchronisation whether the `-wal` is still the one that it has read (its salts match). Where it was begun
- * anew, 0.5 may read the new one only: what was committed to the old one after the last synchronisation, and checkpointed,
- * is lost to it. 0.5.10 and 0.5.17 were seen to do that between two runs, 0.5.10 also around a checkpoint of its own; 0.5.17
- * keeps writers away from that one, and synchronises once more before it. A whole copy (`snap=true`) has everything.
+ * Where the `-wal` is begun anew, 0.5 may read the new one only: what was committed to the old one after the last
+ * synchronisation, and checkpointed, is lost to it. 0.5.10 and 0.5.17 were seen to do that between two runs, where they
+ * say so (`saltMatch=false`), and between their look at the `-wal` and its reading, where they don't; 0.5.10 also around a
+ * checkpoint of its own. 0.5.17 keeps writers away from that, and synchronises once more before it. A whole copy
+ * (`snap=true`, or a snapshot) has everything up to its moment.
+ * @param salt the first salt of the `-wal`, to which SQLite adds 1 each time that it begins the file anew
  */
-function readingOf0_5(): Reading {
+function readingOf0_5(salt: () => number | undefined): Reading {
   const head = /^time=\S+ level=DEBUG msg=/.source;
   const where = /(?:system=\S+ )?(?:db=(?:"(?:[^"\\]|\\.)*"|\S+) )?/.source;
   const verified = new RegExp(`${head}verify .*\\bsaltMatch=(true|false) `);
@@ -149,25 +152,37 @@ function readingOf0_5(): Reading {
     `${head}sync ${where}txid=[0-9a-f]{16} offset=\\d+(?<checkpoint> chkpt=true)?(?<whole> snap=true)?(?: reason=.*)?$`,
   );
   const snapshot = new RegExp(`${head}snapshot ${where}txid=[0-9a-f]{16}(?: |$)`);
+  let base = salt();
   let matches = false;
   /** How many synchronisations of the known `-wal` a checkpoint has had before it. */
   let sealed = 0;
-  let is: Reading["is"];
+  /** How often litestream has begun the `-wal` anew since the base. */
+  let own = 0;
+  let is: ReturnType<Reading["end"]>;
+  const begin = () => {
+    is = "whole";
+    base = salt();
+    own = 0;
+  };
   return {
     see(line) {
       const salts = verified.exec(line);
       if (salts) matches = salts[1] === "true";
-      if (snapshot.test(line)) is = "whole";
+      if (snapshot.test(line)) begin();
       const sync = synced.exec(line);
       if (sync === null) return;
-      if (sync.groups?.whole) is = "whole";
-      else if (matches || (sync.groups?.checkpoint && sealed >= 2)) is ??= "added";
+      if (sync.groups?.whole) begin();
+      else if (matches) is ??= "added";
+      else if (sync.groups?.checkpoint && sealed >= 2) own += 1;
       else is = "gap";
       sealed = matches && sync.groups?.checkpoint ? sealed + 1 : 0;
       matches = false;
     },
-    get is() {
-      return is;
+    end() {
+      const now = salt();
+      if (is === undefined) return undefined;
+      if (base === undefined || now === undefined) return "gap";
+      return (base + own) >>> 0 === now ? is : "gap";
     },
   };
 }

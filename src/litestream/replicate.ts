@@ -12,6 +12,7 @@ import {
   removeDatabase,
   removeLitestreamFolder,
   sameFingerprint,
+  walSalt,
 } from "../database-files.ts";
 import { withDatabaseLock } from "../database-lock.ts";
 import {
@@ -186,9 +187,9 @@ async function prove(
   const database = identityOf(job.dbpath);
   for (let wait = TICK_MS; !signal.aborted; wait = Math.min(wait * 2, LONGEST_PAUSE_MS)) {
     const look = fingerprint(job.dbpath);
+    const reading = dialect.replicate?.reading?.(() => walSalt(job.dbpath));
     await pause(wait, signal);
     if (signal.aborted) break;
-    const reading = dialect.replicate?.reading?.();
     const replaced = () => identityOf(job.dbpath) !== database;
     if (replaced()) return failure(job, "failed", "it was removed or replaced meanwhile");
     const synced = await synchronise(job, dialect, { anew, look, reading, signal });
@@ -199,10 +200,12 @@ async function prove(
         "it was removed or replaced meanwhile, so that the replica may hold another one",
       );
     }
-    complete = isComplete(complete, reading, !("reason" in synced));
+    // Each run of a litestream that says nothing of its reading is a whole copy.
+    const read = reading ? reading.end() : "whole";
+    complete = isComplete(complete, read, !("reason" in synced));
     // Where it came to read nothing, nothing has changed.
-    if (complete || reading?.is !== undefined) anew = !complete;
-    if (reading?.is === "gap") {
+    if (complete || read !== undefined) anew = !complete;
+    if (read === "gap") {
       // Until the whole copy is there, the newest state in the replica may be damaged.
       job.logger.warn(
         { dbpath: job.dbpath },
@@ -227,11 +230,12 @@ async function prove(
         );
         removeLitestreamFolder(job.dbpath);
         anew = true;
+        complete = false;
       }
       continue;
     }
     if (!complete) {
-      last = reading?.is === undefined ? failure(job, "failed", UNTOLD) : failure(job, ...CHANGING);
+      last = read === undefined ? failure(job, "failed", UNTOLD) : failure(job, ...CHANGING);
       continue;
     }
     const unchanged = () => !signal.aborted && sameFingerprint(synced.before, fingerprint(job.dbpath));
@@ -248,6 +252,7 @@ async function prove(
         "objects of the backup are missing in the replica: uploading a full copy",
       );
       anew = true;
+      complete = false;
       continue;
     }
     // From this look to the removal nothing is awaited: no commit of this process can come between.
@@ -265,10 +270,9 @@ async function prove(
  * Whether the replica has everything that litestream has met since a whole copy of this call.
  * @param before whether that was so before the run
  */
-function isComplete(before: boolean, reading: Reading | undefined, succeeded: boolean): boolean {
-  if (reading === undefined) return true; // each run of this litestream is a whole copy
-  if (succeeded) return reading.is === "whole" || (before && reading.is === "added");
-  return before && reading.is !== "gap" && reading.is !== "whole"; // nobody knows how far that copy came
+function isComplete(before: boolean, read: ReturnType<Reading["end"]>, succeeded: boolean): boolean {
+  if (succeeded) return read === "whole" || (before && read === "added");
+  return before && read !== "gap" && read !== "whole"; // nobody knows how far that copy came
 }
 
 /** `undefined`: something was committed at the last moment, and the database is where it was. */

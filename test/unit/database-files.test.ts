@@ -16,6 +16,7 @@ import {
   removeDatabase,
   removeLeftovers,
   sameFingerprint,
+  walSalt,
 } from "../../src/database-files.ts";
 import { tempFolder } from "../support/setup.ts";
 
@@ -48,6 +49,30 @@ describe("the fingerprint", () => {
     expect(fingerprint(dbpath)).toBeDefined();
     wal(now() - 0.5);
     expect(fingerprint(dbpath)).toBeDefined();
+  });
+});
+
+describe("the salt of the -wal", () => {
+  const header = (magic: number, salt: number) => {
+    const bytes = Buffer.alloc(32);
+    bytes.writeUInt32BE(magic, 0);
+    bytes.writeUInt32BE(salt, 16);
+    return bytes;
+  };
+
+  test.each([
+    [0xfedcba98, "of either byte order", header(0x377f0682, 0xfedcba98)],
+    [5, "of either byte order", header(0x377f0683, 5)],
+    [undefined, "of another file", header(0x377f0684, 5)],
+    [undefined, "of an empty file", Buffer.alloc(0)],
+    [undefined, "of half a header", header(0x377f0682, 5).subarray(0, 19)],
+  ])("%s: %s", (salt, _, bytes) => {
+    writeFileSync(`${dbpath}-wal`, bytes);
+    expect(walSalt(dbpath)).toBe(salt);
+  });
+
+  test("is none without a -wal", () => {
+    expect(walSalt(dbpath)).toBeUndefined();
   });
 });
 
@@ -108,6 +133,12 @@ describe("the removal", () => {
     linkSync(dbpath, `${dbpath}.removing`);
     expect(removeDatabase(dbpath, fingerprint(dbpath))).toBe(true);
     expect(files()).toEqual([]);
+  });
+
+  test("is not undone where something else stands in its place", () => {
+    mkdirSync(`${dbpath}.removing`);
+    expect(() => recoverDatabase(dbpath)).toThrow(/a\.db\.removing could not be put back.*no plain file/s);
+    expect(readFileSync(dbpath, "utf8")).toBe("a database");
   });
 
   test("is finished by recovery where a kill has left two names of one file", () => {

@@ -280,9 +280,46 @@ describe("what a run of 0.5 has read", () => {
     ["other lines", undefined, [...ONCE_START, ...ONCE_SYNC, ONCE_COMPLETE, ...ONCE_STOP]],
     ["a line of another form", undefined, [`${sync(" snap=true")} and more`]],
   ])("%s: %s", (_, is, lines) => {
-    const reading = V0_5.reading?.();
+    // As often as the lines say that the -wal was begun anew.
+    let salt = 0xffffffff;
+    const reading = V0_5.reading?.(() => salt);
+    for (const line of lines) {
+      if (line.includes("saltMatch=false") && is !== "gap") salt = (salt + 1) >>> 0;
+      reading?.see(line);
+    }
+    expect(reading?.end()).toBe(is);
+  });
+
+  const added = [verify(true), sync()];
+  const whole = [sync(" snap=true")];
+  test.each([
+    ["added", "the same -wal all the time", added, [7, 7]],
+    ["gap", "begun anew after litestream's look at it", added, [7, 8]],
+    ["gap", "another -wal", added, [7, 1234]],
+    ["gap", "no -wal before", added, [undefined, 7]],
+    ["gap", "no -wal after", added, [7, undefined]],
+    ["whole", "begun anew before a whole copy", whole, [7, 8, 8]],
+    ["whole", "no -wal before a whole copy", whole, [undefined, 8, 8]],
+    ["gap", "begun anew after a whole copy", [...whole, ...added], [7, 7, 8]],
+    ["whole", "begun anew before a snapshot", [...added, snapshot, ...added], [7, 8, 8]],
+    [
+      "gap",
+      "begun anew twice around its own checkpoint",
+      [...chkpt(true), ...chkpt(true), ...chkpt(false)],
+      [7, 9],
+    ],
+    [
+      "gap",
+      "not begun anew at its own checkpoint",
+      [...chkpt(true), ...chkpt(true), ...chkpt(false)],
+      [7, 7],
+    ],
+  ])("%s: %s", (end, _, lines, salts) => {
+    const seen = [...salts];
+    const reading = V0_5.reading?.(() => seen.shift());
     for (const line of lines) reading?.see(line);
-    expect(reading?.is).toBe(is);
+    expect(reading?.end()).toBe(end);
+    expect(seen).toEqual([]);
   });
 });
 
