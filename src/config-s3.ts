@@ -124,7 +124,8 @@ export class ConfigS3 {
   async delete(): Promise<void> {
     this.#logger.warn({ dbpath: this.#path }, "deleting the local database");
     // Not in the middle of a replication, which may be another process's.
-    await withDatabaseLock(this.#path, new AbortController().signal, () => removeDatabase(this.#path));
+    const { signal } = new AbortController();
+    await withDatabaseLock(this.#subject, signal, () => removeDatabase(this.#path));
   }
 
   /**

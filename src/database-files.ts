@@ -16,7 +16,6 @@ import {
 } from "node:fs";
 import { open, readdir, readlink } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { isAlive } from "./database-lock.ts";
 import { FileSystemError, messageOf } from "./errors.ts";
 
 // The database and its -shm are never opened in this process while they are in place: closing them would drop the POSIX
@@ -290,10 +289,14 @@ export class RestoreTarget {
     return placed;
   }
 
-  /** Removes what the restore left under its own name. */
+  /** Removes what the restore left under its own name; what can't be removed now, the next one removes. */
   discard(): void {
     restoring.delete(this.path);
-    removeAbandonedRestores(this.#dbpath);
+    try {
+      removeAbandonedRestores(this.#dbpath);
+    } catch {
+      // The answer of the restore matters more.
+    }
   }
 }
 
@@ -336,6 +339,15 @@ function removeAbandonedRestores(dbpath: string): void {
     if (id === undefined || restoring.has(join(folder, prefix + id))) continue;
     if (Number(pid) !== process.pid && isAlive(Number(pid))) continue;
     removeFile(join(folder, name));
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM";
   }
 }
 

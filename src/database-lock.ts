@@ -1,9 +1,15 @@
-import { randomBytes } from "node:crypto";
-import { readFileSync, readlinkSync, renameSync, symlinkSync, unlinkSync } from "node:fs";
-import { basename, dirname, join } from "node:path";
+import { createHash } from "node:crypto";
+import { statSync } from "node:fs";
+import { createServer } from "node:net";
+import { platform } from "node:os";
+import { basename, dirname } from "node:path";
+import { LitestreamError } from "./errors.ts";
 import { CutShort, pause } from "./litestream/limit.ts";
+import type { Logger } from "./logger.ts";
 
 const POLL_MS = 50;
+/** The locks of this process, where the system has no abstract sockets. */
+const heldHere = new Set<string>();
 
 /**
  * One at a time, over all processes of this machine, may replicate, remove or put into place a database. A litestream that
@@ -12,87 +18,74 @@ const POLL_MS = 50;
  * @throws CutShort where the signal comes before the lock; the work is not begun then
  */
 export async function withDatabaseLock<T>(
-  dbpath: string,
+  { dbpath, logger }: { dbpath: string; logger: Logger },
   signal: AbortSignal,
   work: () => T | Promise<T>,
 ): Promise<T> {
-  let release = lockDatabase(dbpath);
+  const name = nameOf(dbpath);
+  let release = await hold(name, logger);
+  if (release === undefined)
+    logger.info({ dbpath }, "another call, perhaps in another process, has this database: waiting");
   while (release === undefined && !signal.aborted) {
     await pause(POLL_MS, signal);
-    if (!signal.aborted) release = lockDatabase(dbpath);
-  }
-  if (release === undefined || signal.aborted) {
-    release?.();
-    const { reason, cause } = signal.reason as CutShort;
-    throw new CutShort(
-      reason,
-      cause,
-      "another call, perhaps in another process, was replicating or deleting it all the time",
-    );
+    if (!signal.aborted) release = await hold(name, logger);
   }
   try {
+    if (release === undefined || signal.aborted) {
+      const { reason, cause } = signal.reason as CutShort;
+      const words = "another call, perhaps in another process, was replicating or deleting it all the time";
+      throw new CutShort(reason, cause, release === undefined ? words : undefined);
+    }
     return await work();
   } finally {
-    release();
+    await release?.();
   }
+}
+
+/** The same for every path to the database, as long as its folder is the same. */
+function nameOf(dbpath: string): string {
+  const folder = statSync(dirname(dbpath), { bigint: true, throwIfNoEntry: false });
+  const place = folder === undefined ? dirname(dbpath) : `${folder.dev}:${folder.ino}`;
+  return createHash("sha256")
+    .update(`${place}/${basename(dbpath)}`)
+    .digest("hex");
 }
 
 /**
- * The lock is a symbolic link to nowhere, which is made with its content in one step; where a file system has none, there
- * is no lock.
- * @returns what releases it; `undefined` while another process, or another call of this one, holds it
+ * Holds a name in the kernel: an abstract Unix socket, unix(7), which nobody else can have, and which ends with its process
+ * however that ends. Where there are none (macOS), the lock is this process's own.
+ * @returns what releases it; `undefined` while another call has it
  */
-export function lockDatabase(dbpath: string): (() => void) | undefined {
-  const lock = join(dirname(dbpath), `.${basename(dbpath)}-litestream-s3.lock`);
-  const own = ownerOf(String(process.pid)) ?? "";
+async function hold(name: string, logger: Logger): Promise<(() => Promise<void>) | undefined> {
+  if (platform() !== "linux") return holdHere(name);
+  const server = createServer((socket) => socket.destroy()).unref();
   try {
-    const owner = readlinkSync(lock);
-    if (owner === ownerOf(owner.split(" ", 1)[0] ?? "")) return undefined;
-    breakLock(lock, owner);
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", reject);
+      // exclusive: workers of a cluster would share it
+      server.listen({ path: `\0litestream-s3-${name}`, exclusive: true }, resolve);
+    });
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    if (code === "EEXIST") return undefined;
-    if (code !== "ENOENT") return () => {};
-  }
-  try {
-    symlinkSync(own, lock);
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EEXIST" ? undefined : () => {};
-  }
-  return () => {
-    try {
-      if (readlinkSync(lock) === own) unlinkSync(lock);
-    } catch {
-      // The next one sees that its process is gone.
+    if (code === "EADDRINUSE") return undefined;
+    if (code === "EMFILE" || code === "ENFILE") {
+      throw new LitestreamError(
+        "TOO_MANY_OPEN_FILES",
+        "The database's lock could not be taken: this process has too many open files. Close some, or raise `ulimit -n`.",
+        { cause: error },
+      );
     }
-  };
-}
-
-/** Takes away the lock of a process that is gone; not the one that somebody else has made meanwhile. */
-function breakLock(lock: string, owner: string): void {
-  const aside = `${lock}.${process.pid}-${randomBytes(4).toString("hex")}`;
-  renameSync(lock, aside); // of two that do this, one finds nothing
-  const taken = readlinkSync(aside);
-  if (taken !== owner) symlinkSync(taken, lock);
-  unlinkSync(aside);
-}
-
-/** The process's id and, where there is a `/proc`, when it began: ids come again, in a container soon. */
-function ownerOf(pid: string): string | undefined {
-  if (!isAlive(Number(pid))) return undefined;
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
-    return `${pid} ${stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19]}`; // proc(5), field 22
-  } catch {
-    return `${pid} unknown`;
+    logger.warn(
+      { code },
+      "this system has no abstract sockets: other processes are not kept away from the database",
+    );
+    return holdHere(name);
   }
+  return () => new Promise((closed) => server.close(() => closed()));
 }
 
-export function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
-  }
+function holdHere(name: string): (() => Promise<void>) | undefined {
+  if (heldHere.has(name)) return undefined;
+  heldHere.add(name);
+  return async () => void heldHere.delete(name);
 }

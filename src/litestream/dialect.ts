@@ -45,7 +45,7 @@ export interface Dialect {
 }
 
 const NEVER = /(?!)/;
-const DAMAGED = /ltx (?:file corrupted|verification failed): /;
+const DAMAGED = /ltx (?:file corrupted|verification failed): |-litestream(?:\/\S*)?: not a directory/;
 
 /** 0.3: first synchronisation 1 s after the start, and so never two generations within one second. */
 const V0_3: Dialect = {

@@ -146,7 +146,7 @@ async function shareRun(
     // A failure that was not final was that call's deadline: ours may be later.
     if (same && outcome && (outcome.ok || FINAL.has(outcome.reason))) return outcome;
   }
-  const outcome = withDatabaseLock(job.dbpath, signal, async () => {
+  const outcome = withDatabaseLock(job, signal, async () => {
     recoverDatabase(job.dbpath);
     if (fileKind(job.dbpath) === "missing") {
       throw new DatabaseNotFoundError(

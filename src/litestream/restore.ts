@@ -55,16 +55,18 @@ export async function restore(
     logger.info({ dbpath }, "the database exists; nothing to restore");
   };
   await withLimit(options.timeoutSeconds, options.signal, async (signal) => {
-    const target = new RestoreTarget(dbpath);
+    let target: RestoreTarget | undefined;
     try {
       // With the lock: what another call is removing is not there any more, and what it has moved aside needs its -wal.
-      const exists = await withDatabaseLock(dbpath, signal, () => {
+      const exists = await withDatabaseLock(job, signal, () => {
         recoverDatabase(dbpath);
         removeLeftovers(dbpath);
         return fileKind(dbpath) !== "missing";
       });
       if (exists) return keepExisting();
       const binary = findBinary();
+      const file = new RestoreTarget(dbpath);
+      target = file;
       const litestream = await identifyBinary(binary, { ...job, signal });
       const { blindTo } = litestream.dialect;
       // Also where it finds a backup: a newer one of the other kind may stand beside it.
@@ -72,7 +74,7 @@ export async function restore(
       const env = { ...job.env, ...litestream.dialect.env };
       const size = await withTurn(signal, async () => {
         logger.info({ s3, dbpath, litestream: litestream.version }, "restoring");
-        const child = startChild(binary, restoreArgs(target.path, s3, ifReplicaExists), {
+        const child = startChild(binary, restoreArgs(file.path, s3, ifReplicaExists), {
           ...job,
           env,
           signal,
@@ -89,7 +91,7 @@ export async function restore(
         }
         if (end.exitCode !== 0)
           throw fail(complaint.reason, complaint.words || "litestream ended without a word");
-        const { size } = target;
+        const { size } = file;
         if (size === undefined && ifReplicaExists && (await noBackup) !== undefined) {
           // 0.5 says the same where the beginning of the backup is missing.
           const chain = await lookAtChain({ ...job, binary }, litestream.dialect, signal);
@@ -99,14 +101,14 @@ export async function restore(
           return undefined;
         }
         if (!size) throw fail("failed", "litestream says that it succeeded, but left no database");
-        await target.sync();
+        await file.sync();
         return size;
       });
       if (size === undefined) {
         logger.info({ s3 }, "the replica holds no backup; nothing to restore");
         return;
       }
-      const placed = await withDatabaseLock(dbpath, signal, () => target.moveIntoPlace());
+      const placed = await withDatabaseLock(job, signal, () => file.moveIntoPlace());
       if (!placed) return keepExisting();
       logger.info({ dbpath, bytes: size }, "restored");
     } catch (error) {
@@ -122,7 +124,7 @@ export async function restore(
       if (error instanceof LitestreamError) throw error;
       throw fail("failed", messageOf(error), error);
     } finally {
-      target.discard();
+      target?.discard();
     }
   });
 }

@@ -123,7 +123,8 @@ test("delete() waits for the replication of the same process", async () => {
   const { config, files } = setUp(url);
   await writeRows(config.dbpath, 30);
   const replicated = config.replicateOnce({ timeoutSeconds: 30, keepLocal: true });
-  while (!files().some((name) => name.endsWith(".lock"))) await new Promise((done) => setTimeout(done, 1));
+  while (!files().some((name) => name.endsWith("-litestream")))
+    await new Promise((done) => setTimeout(done, 1));
   await config.delete();
   expect(await replicated).toMatchObject({ ok: true });
   expect(files()).toEqual([]);

@@ -4,14 +4,14 @@ import { writeFileSync } from "node:fs";
 import type { IncomingMessage } from "node:http";
 import { createInterface } from "node:readline";
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from "vitest";
-import { lockDatabase } from "../../src/database-lock.ts";
+import { withDatabaseLock } from "../../src/database-lock.ts";
 import type { ConfigS3 } from "../../src/index.ts";
 import { PLACES } from "../../src/litestream/limit.ts";
 import { type Fault, type FaultProxy, startFaultProxy } from "../support/fault-proxy.ts";
 import { LITESTREAM } from "../support/litestream.ts";
 import { processesWith } from "../support/processes.ts";
 import { replicaUrl, type S3, startS3 } from "../support/s3.ts";
-import { setUp } from "../support/setup.ts";
+import { memoryLogger, setUp } from "../support/setup.ts";
 import { rowsIn, writeRows } from "../support/sqlite.ts";
 
 let s3: S3;
@@ -39,8 +39,8 @@ type Outcome = {
 type Batch = { outcomes: Outcome[]; children: number; descriptors: number };
 type Call = { config: ConfigS3; method: "replicateOnce" | "restore"; args: unknown[] };
 
-/** Room for the limit's litestreams, three each, and for the look whether there is room; not for 50 litestreams. */
-const FREE_DESCRIPTORS = 96;
+/** Room for the lock of each database, the limit's litestreams, three each, and the look whether there is room; not for 50 litestreams. */
+const FREE_DESCRIPTORS = 146;
 const DESCRIPTORS = 256;
 
 /** An app with many databases and few file descriptors. */
@@ -226,7 +226,17 @@ describe("a call whose turn has not come", () => {
     const locked = setUp(replicaUrl(proxy.port, "many/locked-0.db"));
     const free = setUp(replicaUrl(proxy.port, "many/free-0.db"));
     for (const { config } of [locked, free]) await writeRows(config.dbpath, 7);
-    const unlock = lockDatabase(locked.config.dbpath);
+    let unlock = () => {};
+    const { dbpath } = locked.config;
+    const held = withDatabaseLock(
+      { dbpath, logger: memoryLogger().logger },
+      new AbortController().signal,
+      () => {
+        return new Promise<void>((done) => {
+          unlock = done;
+        });
+      },
+    );
     const abort = new AbortController();
     const options = { timeoutSeconds: 50, signal: abort.signal };
     const waiting = [
@@ -239,7 +249,8 @@ describe("a call whose turn has not come", () => {
     expect(rowsIn(locked.config.dbpath)).toBe(7);
     abort.abort();
     for (const result of await Promise.all(waiting)) expect(result).toMatchObject({ reason: "aborted" });
-    unlock?.();
+    unlock();
+    await held;
     await release();
     // And all places.
     const again = await takePlaces("again");

@@ -1,95 +1,127 @@
-import { readlinkSync, symlinkSync, unlinkSync } from "node:fs";
+import { mkdirSync, readdirSync, renameSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
-import { beforeEach, describe, expect, test } from "vitest";
-import { lockDatabase, withDatabaseLock } from "../../src/database-lock.ts";
+import { beforeEach, expect, test, vi } from "vitest";
+import { withDatabaseLock } from "../../src/database-lock.ts";
 import { CutShort } from "../../src/litestream/limit.ts";
-import { deadPid } from "../support/processes.ts";
 import { tempFolder } from "../support/setup.ts";
 
-let dbpath: string;
+const logger = { debug: vi.fn(), info: vi.fn(), warn: vi.fn(), error: vi.fn() };
+let folder: string;
+let database: { dbpath: string; logger: typeof logger };
 beforeEach(() => {
-  dbpath = join(tempFolder(), "a.db");
+  vi.clearAllMocks();
+  folder = tempFolder();
+  database = { dbpath: join(folder, "a.db"), logger };
 });
+const never = () => new AbortController().signal;
 
-describe("the lock", () => {
-  const lock = () => join(dbpath, "..", ".a.db-litestream-s3.lock");
-
-  test("is held until it is released", () => {
-    const release = lockDatabase(dbpath);
-    expect(release).toBeDefined();
-    expect(lockDatabase(dbpath)).toBeUndefined();
-    release?.();
-    const again = lockDatabase(dbpath);
-    expect(again).toBeDefined();
-    again?.();
-  });
-
-  test("of a process that is gone is none", () => {
-    symlinkSync(`${deadPid()} 123`, lock());
-    expect(lockDatabase(dbpath)).toBeDefined();
-    expect(readlinkSync(lock())).toMatch(new RegExp(`^${process.pid} `));
-  });
-
-  test("of an earlier process with the same id is none", () => {
-    symlinkSync(`${process.pid} 1`, lock());
-    expect(lockDatabase(dbpath)).toBeDefined();
-  });
-
-  test("that has passed to somebody else is not taken away by the release", () => {
-    const release = lockDatabase(dbpath);
-    unlinkSync(lock());
-    symlinkSync("1 somebody else", lock());
-    release?.();
-    expect(readlinkSync(lock())).toBe("1 somebody else");
-  });
-
-  test("of a process that lives is one", () => {
-    lockDatabase(dbpath);
-    const owner = readlinkSync(lock());
-    expect(lockDatabase(dbpath)).toBeUndefined();
-    expect(readlinkSync(lock())).toBe(owner);
-  });
-});
-
-describe("work with the lock", () => {
-  const never = new AbortController().signal;
-
-  test("waits for the work before it, and comes one at a time", async () => {
-    const order: string[] = [];
-    const work = (name: string) =>
-      withDatabaseLock(dbpath, never, async () => {
-        order.push(`${name} begins`);
-        await new Promise((done) => setImmediate(done));
-        order.push(`${name} ends`);
-        return name;
+/** Takes the lock and keeps it. */
+async function keep(of = database): Promise<() => Promise<void>> {
+  let end = () => {};
+  let taken: Promise<void> | undefined;
+  await new Promise<void>((begun) => {
+    taken = withDatabaseLock(of, never(), () => {
+      begun();
+      return new Promise<void>((done) => {
+        end = done;
       });
-    expect(await Promise.all([work("a"), work("b")])).toEqual(["a", "b"]);
-    expect(order).toEqual(["a begins", "a ends", "b begins", "b ends"]);
-  });
-
-  test("gives it back where it fails", async () => {
-    const fail = () => {
-      throw new Error("no");
-    };
-    await expect(withDatabaseLock(dbpath, never, fail)).rejects.toThrow("no");
-    expect(await withDatabaseLock(dbpath, never, () => 1)).toBe(1);
-  });
-
-  test("is not begun where the signal comes first; the error says what it waited for", async () => {
-    const release = lockDatabase(dbpath);
-    const limit = new AbortController();
-    let begun = false;
-    const waiting = withDatabaseLock(dbpath, limit.signal, () => {
-      begun = true;
     });
-    limit.abort(new CutShort("timeout"));
-    await expect(waiting).rejects.toMatchObject({
-      reason: "timeout",
-      waiting: expect.stringContaining("another call, perhaps in another process"),
-    });
-    release?.();
-    await expect(withDatabaseLock(dbpath, limit.signal, () => undefined)).rejects.toBeInstanceOf(CutShort);
-    expect(begun).toBe(false);
-    expect(lockDatabase(dbpath)).toBeDefined();
   });
+  return async () => {
+    end();
+    await taken;
+  };
+}
+
+/** Whether somebody has it. */
+async function isTaken(of = database): Promise<boolean> {
+  const limit = new AbortController();
+  const attempt = withDatabaseLock(of, limit.signal, () => false);
+  setTimeout(() => limit.abort(new CutShort("timeout")), 100);
+  return await attempt.catch(() => true);
+}
+
+test("work waits for the work before it, and comes one at a time", async () => {
+  const order: string[] = [];
+  const work = (name: string) =>
+    withDatabaseLock(database, never(), async () => {
+      order.push(`${name} begins`);
+      await new Promise((done) => setImmediate(done));
+      order.push(`${name} ends`);
+      return name;
+    });
+  expect(await Promise.all([work("a"), work("b")])).toEqual(["a", "b"]);
+  expect([order.slice(0, 2), order.slice(2)].sort()).toEqual([
+    ["a begins", "a ends"],
+    ["b begins", "b ends"],
+  ]);
+  expect(logger.info).toHaveBeenCalledExactlyOnceWith(
+    { dbpath: database.dbpath },
+    expect.stringContaining("waiting"),
+  );
+});
+
+test("is given back where the work fails", async () => {
+  const fail = () => {
+    throw new Error("no");
+  };
+  await expect(withDatabaseLock(database, never(), fail)).rejects.toThrow("no");
+  expect(await withDatabaseLock(database, never(), () => 1)).toBe(1);
+});
+
+test("work is not begun where the signal comes first; the error says what it waited for", async () => {
+  const release = await keep();
+  const limit = new AbortController();
+  let begun = false;
+  const waiting = withDatabaseLock(database, limit.signal, () => {
+    begun = true;
+  });
+  limit.abort(new CutShort("timeout"));
+  await expect(waiting).rejects.toMatchObject({
+    reason: "timeout",
+    waiting: expect.stringContaining("another call, perhaps in another process"),
+  });
+  await release();
+  // Nor where the lock is free.
+  const late = withDatabaseLock(database, limit.signal, () => {
+    begun = true;
+  });
+  await expect(late).rejects.toMatchObject({ reason: "timeout", waiting: undefined });
+  expect(begun).toBe(false);
+  expect(await isTaken()).toBe(false);
+});
+
+test("is one for each database", async () => {
+  const release = await keep();
+  expect(await isTaken()).toBe(true);
+  expect(await isTaken({ dbpath: join(folder, "b.db"), logger })).toBe(false);
+  const elsewhere = tempFolder();
+  expect(await isTaken({ dbpath: join(elsewhere, "a.db"), logger })).toBe(false);
+  await release();
+});
+
+test("is the same by every path to the folder", async () => {
+  const link = join(tempFolder(), "link");
+  symlinkSync(folder, link);
+  const release = await keep();
+  expect(await isTaken({ dbpath: join(link, "a.db"), logger })).toBe(true);
+  await release();
+});
+
+test("a folder that is made anew has a new one, and the old one's end does not give that back", async () => {
+  const release = await keep();
+  renameSync(folder, `${folder}.old`);
+  mkdirSync(folder);
+  const again = await keep();
+  await release();
+  expect(await isTaken()).toBe(true);
+  await again();
+});
+
+test("needs no folder, and leaves nothing in one", async () => {
+  const nowhere = { dbpath: join(folder, "missing", "a.db"), logger };
+  expect(await withDatabaseLock(nowhere, never(), () => 1)).toBe(1);
+  const release = await keep();
+  expect(readdirSync(folder)).toEqual([]);
+  await release();
 });
