@@ -187,7 +187,7 @@ function removeCompanions(dbpath: string): void {
 }
 
 /** litestream's own memory of the database. */
-const litestreamFolder = (dbpath: string) => join(dirname(dbpath), `.${basename(dbpath)}-litestream`);
+export const litestreamFolder = (dbpath: string) => join(dirname(dbpath), `.${basename(dbpath)}-litestream`);
 
 /** Whether litestream has worked on the database before. */
 export function hasLitestreamFolder(dbpath: string): boolean {

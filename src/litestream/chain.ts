@@ -1,24 +1,45 @@
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import { litestreamFolder } from "../database-files.ts";
 import type { Job } from "./binary.ts";
 import { startChild } from "./child.ts";
-import { type Chain, chainOf, complaintOf, type Dialect } from "./dialect.ts";
+import { type Chain, chainOf, complaintOf, type Dialect, type Written } from "./dialect.ts";
 
 /**
  * Whether what the replica holds can be restored, as far as its list tells: an object that is missing (a lifecycle
- * rule, somebody's hand) makes litestream 0.5 fail, or find nothing, at the next restore, but not at an upload.
+ * rule, somebody's hand) makes litestream 0.5 fail, find nothing, or find an old state at the next restore, but not at an
+ * upload.
+ * @param written what a call has written, so that a restore must give that
  * @returns the words of the failure where it could not be told
  */
 export async function lookAtChain(
   job: Job,
   dialect: Dialect,
   signal: AbortSignal,
+  written?: Omit<Written, "position">,
 ): Promise<Chain | { words: string }> {
   if (dialect.list === undefined) return "whole";
+  const position = positionOf(job.dbpath);
+  if (written && position === undefined) return { words: "litestream's own position could not be read" };
   const child = startChild(job.binary, dialect.list(job.s3), { ...job, signal, capture: LIST_LIMIT });
   const { exitCode, stdout, lines } = await child.ended;
-  const chain = exitCode === 0 ? chainOf(stdout) : undefined;
+  const all = written && position !== undefined ? { ...written, position } : undefined;
+  const chain = exitCode === 0 ? chainOf(stdout, all) : undefined;
   if (chain !== undefined) return chain;
   const { words, said } = complaintOf(lines, [job.dbpath, job.s3]);
   return { words: said && exitCode !== 0 ? words : "the list of the replica's objects could not be read" };
+}
+
+/** The TXID that litestream 0.5 has come to: its newest file of level 0. */
+function positionOf(dbpath: string): bigint | undefined {
+  try {
+    const names = readdirSync(join(litestreamFolder(dbpath), "ltx", "0"));
+    const ids = names.flatMap((name) => /^[0-9a-f]{16}-([0-9a-f]{16})\.ltx$/.exec(name)?.[1] ?? []).sort();
+    const newest = ids.at(-1);
+    return newest === undefined ? undefined : BigInt(`0x${newest}`);
+  } catch {
+    return undefined;
+  }
 }
 
 /** In characters; a line has about 80. A longer list has lost its header, and counts as one that can't be read. */

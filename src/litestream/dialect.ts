@@ -45,7 +45,9 @@ export interface Dialect {
 }
 
 const NEVER = /(?!)/;
-const DAMAGED = /ltx (?:file corrupted|verification failed): |-litestream(?:\/\S*)?: not a directory/;
+// Also: it has the newest files of another replica, and not the first ones, which an empty replica needs.
+const DAMAGED =
+  /ltx (?:file corrupted|verification failed): |open .*-litestream\/ltx\/.*: no such file|-litestream(?:\/\S*)?: not a directory/;
 
 /** 0.3: first synchronisation 1 s after the start, and so never two generations within one second. */
 const V0_3: Dialect = {
@@ -81,7 +83,8 @@ const V0_5: Dialect = {
     ends: "self",
     settled: NEVER,
     uploaded: NEVER,
-    failure: NEVER,
+    // It would try that for 30 s.
+    failure: /msg="shutdown sync failed, retrying .*-litestream\/ltx\/.*: no such file/,
     stopping: NEVER,
     damaged: DAMAGED,
     startsFresh: false,
@@ -134,6 +137,10 @@ export interface Reading {
   see(line: string): void;
   /** Once the run has ended. */
   end(): "whole" | "added" | "gap" | undefined;
+  /** The first transaction id (TXID) that it may have written. */
+  readonly first: bigint | undefined;
+  /** The TXID up to which its snapshot goes. */
+  readonly snapshot: bigint | undefined;
 }
 
 /**
@@ -149,9 +156,9 @@ function readingOf0_5(salt: () => number | undefined): Reading {
   const where = /(?:system=\S+ )?(?:db=(?:"(?:[^"\\]|\\.)*"|\S+) )?/.source;
   const verified = new RegExp(`${head}verify .*\\bsaltMatch=(true|false) `);
   const synced = new RegExp(
-    `${head}sync ${where}txid=[0-9a-f]{16} offset=\\d+(?<checkpoint> chkpt=true)?(?<whole> snap=true)?(?: reason=.*)?$`,
+    `${head}sync ${where}txid=(?<txid>[0-9a-f]{16}) offset=\\d+(?<checkpoint> chkpt=true)?(?<whole> snap=true)?(?: reason=.*)?$`,
   );
-  const snapshot = new RegExp(`${head}snapshot ${where}txid=[0-9a-f]{16}(?: |$)`);
+  const snapshotted = new RegExp(`${head}snapshot ${where}txid=([0-9a-f]{16})(?: |$)`);
   let base = salt();
   let matches = false;
   /** How many synchronisations of the known `-wal` a checkpoint has had before it. */
@@ -159,6 +166,8 @@ function readingOf0_5(salt: () => number | undefined): Reading {
   /** How often litestream has begun the `-wal` anew since the base. */
   let own = 0;
   let is: ReturnType<Reading["end"]>;
+  let first: bigint | undefined;
+  let snapshot: bigint | undefined;
   const begin = () => {
     is = "whole";
     base = salt();
@@ -168,15 +177,26 @@ function readingOf0_5(salt: () => number | undefined): Reading {
     see(line) {
       const salts = verified.exec(line);
       if (salts) matches = salts[1] === "true";
-      if (snapshot.test(line)) begin();
+      const taken = snapshotted.exec(line);
+      if (taken) {
+        begin();
+        snapshot = BigInt(`0x${taken[1]}`);
+      }
       const sync = synced.exec(line);
       if (sync === null) return;
+      first ??= BigInt(`0x${sync.groups?.txid}`);
       if (sync.groups?.whole) begin();
       else if (matches) is ??= "added";
       else if (sync.groups?.checkpoint && sealed >= 2) own += 1;
       else is = "gap";
       sealed = matches && sync.groups?.checkpoint ? sealed + 1 : 0;
       matches = false;
+    },
+    get first() {
+      return first;
+    },
+    get snapshot() {
+      return snapshot;
     },
     end() {
       const now = salt();
@@ -195,27 +215,48 @@ export function restoreArgs(target: string, url: string, ifReplicaExists: boolea
 /** The line of a restore with `-if-replica-exists` on a path without a backup, in all dialects. */
 export const NO_BACKUP = /^(?:\S+ \S+ INFO |time=\S+ level=INFO msg=")?no matching backups found"?$/;
 
-/** `broken`: an object at the beginning or in between is missing, so that a restore fails or finds nothing. */
-export type Chain = "none" | "whole" | "broken";
+/** What one call of ours has written. */
+export interface Written {
+  /** The first transaction id (TXID) of it. */
+  readonly first: bigint | undefined;
+  /** The TXID up to which a snapshot of this call goes. */
+  readonly snapshot: bigint | undefined;
+  /** The TXID that litestream has come to. */
+  readonly position: bigint;
+}
 
-/** What 0.5 lists, one object a line, the transactions that each holds in hexadecimal; `undefined` when it is no such list. */
-export function chainOf(stdout: string): Chain | undefined {
+/**
+ * `broken`: an object at the beginning or in between is missing, or one that is older than what was written hides it, so
+ * that a restore fails, finds nothing, or gives an old state. `ahead`: the replica goes on after what was written.
+ */
+export type Chain = "none" | "whole" | "broken" | "ahead";
+
+/**
+ * What 0.5 lists, one object a line, the transactions that each holds in hexadecimal; `undefined` when it is no such list.
+ * litestream takes its own position from level 0 alone. Where the newest of those objects have been deleted, it uses their
+ * TXIDs again, and a restore prefers the older snapshot (level 9) of the same TXID.
+ */
+export function chainOf(stdout: string, written?: Written): Chain | undefined {
   const [header = "", ...rows] = stdout.trimEnd().split("\n");
   if (!/^(?:level\s+)?min_txid\s+max_txid\s+size\s+created\s*$/.test(header)) return undefined;
   if (rows.length === 0) return "none";
-  const ranges: (readonly [min: bigint, max: bigint])[] = [];
+  const objects: { level: number; min: bigint; max: bigint }[] = [];
   for (const row of rows) {
-    const [, min, max] = /^(?:\d+\s+)?([0-9a-f]{16})\s+([0-9a-f]{16})\s/.exec(row) ?? [];
+    const [, level, min, max] = /^(?:(\d+)\s+)?([0-9a-f]{16})\s+([0-9a-f]{16})\s/.exec(row) ?? [];
     if (min === undefined) return undefined;
-    ranges.push([BigInt(`0x${min}`), BigInt(`0x${max}`)]);
+    objects.push({ level: Number(level ?? 0), min: BigInt(`0x${min}`), max: BigInt(`0x${max}`) });
   }
   let reached = 0n;
   let newest = 0n;
-  for (const [min, max] of ranges.sort(([a], [b]) => (a < b ? -1 : Number(a > b)))) {
+  for (const { min, max } of objects.sort((a, b) => (a.min < b.min ? -1 : Number(a.min > b.min)))) {
     if (min <= reached + 1n && max > reached) reached = max;
     if (max > newest) newest = max;
   }
-  return reached === newest ? "whole" : "broken";
+  if (written === undefined) return reached === newest ? "whole" : "broken";
+  const { first = 0n, snapshot = 0n, position } = written;
+  if (newest > position) return "ahead";
+  const hidden = objects.some(({ level, max }) => level > 0 && max >= first && max > snapshot);
+  return reached === position && !hidden ? "whole" : "broken";
 }
 
 const REASONS: readonly [FailureReason | "no-backup", RegExp][] = [

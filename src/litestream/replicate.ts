@@ -25,7 +25,7 @@ import {
 import { identifyBinary, type Job, type Litestream } from "./binary.ts";
 import { lookAtChain } from "./chain.ts";
 import { type Child, startChild } from "./child.ts";
-import { complaintOf, type Dialect, type Reading } from "./dialect.ts";
+import { complaintOf, type Dialect, type Reading, type Written } from "./dialect.ts";
 import { CutShort, pause, unlessCut, withLimit, withTurn } from "./limit.ts";
 
 export interface ReplicateOptions {
@@ -70,6 +70,9 @@ const HANG_SECONDS = 2;
 /** What no second try mends. */
 const FINAL: ReadonlySet<ReplicateFailure> = new Set(["credentials", "bucket", "not-a-database"]);
 
+const AHEAD =
+  "the replica goes on after what was uploaded now, and a restore would take that: another machine has written to it, or " +
+  "the newest objects of its level 0 were deleted; use a new path in REPLICA_URL, or empty this one once nothing in it is needed any more";
 const CHANGING = ["still-changing", "commits kept coming"] as const;
 const UNTOLD =
   "litestream did not say how it has read the database, as the versions do that this library knows, so that a commit may be missing";
@@ -184,6 +187,7 @@ async function prove(
   // What was checkpointed since an earlier call's run, 0.5 can miss: only a whole copy within this call is a good beginning.
   let anew = hasLitestreamFolder(job.dbpath);
   let complete = false;
+  let written: Omit<Written, "position"> = { first: undefined, snapshot: undefined };
   const database = identityOf(job.dbpath);
   for (let wait = TICK_MS; !signal.aborted; wait = Math.min(wait * 2, LONGEST_PAUSE_MS)) {
     const look = fingerprint(job.dbpath);
@@ -202,6 +206,10 @@ async function prove(
     }
     // Each run of a litestream that says nothing of its reading is a whole copy.
     const read = reading ? reading.end() : "whole";
+    written = {
+      first: least(written.first, reading?.first),
+      snapshot: reading?.snapshot ?? written.snapshot,
+    };
     complete = isComplete(complete, read, !("reason" in synced));
     // Where it came to read nothing, nothing has changed.
     if (complete || read !== undefined) anew = !complete;
@@ -239,12 +247,13 @@ async function prove(
       continue;
     }
     const unchanged = () => !signal.aborted && sameFingerprint(synced.before, fingerprint(job.dbpath));
-    const chain = unchanged() ? await lookAtChain(job, dialect, signal) : undefined;
+    const chain = unchanged() ? await lookAtChain(job, dialect, signal, written) : undefined;
     if (typeof chain === "object") {
       if (signal.aborted) break;
       last = failure(job, "failed", chain.words);
       continue;
     }
+    if (chain === "ahead") return failure(job, "failed", AHEAD);
     if (chain === "broken" || chain === "none") {
       last = failure(job, "failed", "objects of the backup are missing in the replica");
       job.logger.warn(
@@ -265,6 +274,9 @@ async function prove(
   }
   return cutFailure(job, signal, timeoutSeconds, last);
 }
+
+const least = (a: bigint | undefined, b: bigint | undefined) =>
+  a !== undefined && (b === undefined || a < b) ? a : b;
 
 /**
  * Whether the replica has everything that litestream has met since a whole copy of this call.
@@ -323,6 +335,7 @@ async function synchronise(
     onLine: (line) => reading?.see(line),
   });
   const evidence = child.line(how.evidence);
+  if (how.ends === "self") void child.line(how.failure).then((line) => line !== undefined && child.kill());
   const quiet = how.ends === "self" ? look : await interruptWhenQuiet(job, child, how, signal);
   const end = await child.ended;
   const began = (await evidence) !== undefined;

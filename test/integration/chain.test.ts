@@ -46,6 +46,48 @@ describe.skipIf(IS_0_3)("on 0.5, objects of the backup vanish from the bucket", 
     expect(rowsIn(await setUp(url).config.restore({ ifReplicaExists: true }))).toBe(40);
   });
 
+  /** The fourth life, after a third one whose end a snapshot has also: the newest object of level 0 is 3, and 9 is a snapshot of it. */
+  async function fourthLifeAfterSnapshot(path: string) {
+    const fourth = await fourthLife(path);
+    const { config } = fourth;
+    await config.replicateOnce({ timeoutSeconds: 30, keepLocal: true });
+    // Where litestream has been before, it begins with a snapshot.
+    expect(await config.timedReplicate(30)).toBe(true);
+    await config.restore();
+    await writeRows(config.dbpath, 10);
+    const newest = (await s3.keys(path)).filter((key) => key.includes("/0000/")).sort();
+    expect((await s3.keys(path)).some((key) => key.includes("/0009/"))).toBe(true);
+    return { ...fourth, newest };
+  }
+
+  test("the newest one, which a snapshot also has: the old snapshot does not win over what comes", async () => {
+    const path = "chain/newest.db";
+    const { config, log, url, newest } = await fourthLifeAfterSnapshot(path);
+    await s3.expire(newest.at(-1) ?? "");
+    log.lines.length = 0;
+    expect(await config.timedReplicate(30)).toBe(true);
+    expect(log.at(40)).toEqual([
+      expect.objectContaining({ msg: expect.stringContaining("objects of the backup are missing") }),
+    ]);
+    expect(rowsIn(await setUp(url).config.restore())).toBe(50);
+  });
+
+  test("the newest ones, which a snapshot goes beyond: nothing is deleted, and it says why", async () => {
+    const path = "chain/ahead.db";
+    const { config, url, newest } = await fourthLifeAfterSnapshot(path);
+    for (const key of newest.slice(-2)) await s3.expire(key);
+    const result = await config.replicateOnce({ timeoutSeconds: 30 });
+    expect(result).toMatchObject({
+      ok: false,
+      reason: "failed",
+      message: expect.stringMatching(/the replica goes on after what was uploaded now.*use a new path/s),
+    });
+    const elsewhere = setUp(`${url}-new`, { folder: config.folder });
+    // litestream's folder knows the newest objects of the old path only.
+    expect(await elsewhere.config.timedReplicate(30)).toBe(true);
+    expect(rowsIn(await setUp(`${url}-new`).config.restore())).toBe(50);
+  });
+
   test("a backup without its beginning is not taken for no backup", async () => {
     const path = "chain/no-beginning.db";
     const { url } = await fourthLife(path);

@@ -248,6 +248,14 @@ class World {
     });
   }
 
+  /** litestream has to change to WAL, or to checkpoint a file that looks old or a long -wal, and can't while somebody reads. */
+  #readerIsInTheWay({ work }: Life): boolean {
+    const { journal, pageSize } = this.#history.database;
+    return (
+      journal === "delete" || pageSize === 512 || work.clockJump !== 0 || work.rows * work.bytes > 500_000
+    );
+  }
+
   #rowsOf({ work }: Life): number {
     return this.#small ? Math.min(work.rows, 20) : work.rows;
   }
@@ -326,6 +334,7 @@ class World {
     app.order("stop");
     await app.until("closed");
     const mend = this.#small ? this.#spoilDisk(end) : undefined;
+    const { broken } = this.#model;
     const mayDamage = !version.is03 && (end.writer !== "none" || this.#litestreamWasHere);
     app.order("go");
     await app.until("stopping");
@@ -350,8 +359,9 @@ class World {
       end.signal !== undefined ||
       end.disk !== undefined ||
       end.writer !== "none" ||
-      // litestream has to change to WAL, or to checkpoint a file that looks old, and can't while somebody reads.
-      (end.reader && (this.#history.database.journal === "delete" || life.work.clockJump < 0)) ||
+      (end.reader && this.#readerIsInTheWay(life)) ||
+      // Where the newest objects have gone, litestream can't mend it.
+      (broken && !version.is03) ||
       this.#small ||
       downgraded;
     this.#answered(result, others, version, troubled);

@@ -292,6 +292,15 @@ describe("what a run of 0.5 has read", () => {
 
   const added = [verify(true), sync()];
   const whole = [sync(" snap=true")];
+  test("which transactions it is about, and its snapshot", () => {
+    const reading = V0_5.reading?.(() => 7);
+    expect([reading?.first, reading?.snapshot]).toEqual([undefined, undefined]);
+    for (const line of [sync(), snapshot.replace("2 wal", "a wal"), sync().replace("2 off", "b off")]) {
+      reading?.see(line);
+    }
+    expect([reading?.first, reading?.snapshot]).toEqual([2n, 10n]);
+  });
+
   test.each([
     ["added", "the same -wal all the time", added, [7, 7]],
     ["gap", "begun anew after litestream's look at it", added, [7, 8]],
@@ -344,6 +353,27 @@ describe("what the list of a replica tells on 0.5", () => {
     [undefined, row(0, 1, 1)],
   ])("%s", (chain, stdout) => {
     expect(chainOf(stdout)).toBe(chain);
+  });
+
+  const written = (first: bigint, position: bigint, snapshot?: bigint) => ({ first, position, snapshot });
+  test.each([
+    ["whole", row(0, 1, 1) + row(0, 2, 2) + row(0, 3, 3), written(3n, 3n)],
+    ["whole", row(9, 1, 2) + row(0, 2, 2) + row(0, 3, 3), written(3n, 3n)],
+    ["whole", row(1, 1, 2) + row(9, 1, 3) + row(0, 3, 3), written(3n, 3n, 3n)],
+    ["ahead", row(0, 1, 1) + row(0, 2, 2) + row(9, 1, 3), written(2n, 2n)],
+    ["ahead", row(9, 1, 3) + row(0, 1, 1), written(1n, 1n, 1n)],
+    // The older snapshot of what was written anew.
+    ["broken", row(9, 1, 3) + row(0, 2, 2) + row(0, 3, 3), written(3n, 3n)],
+    ["broken", row(9, 1, 3) + row(0, 3, 3) + row(0, 4, 4), written(3n, 4n)],
+    ["broken", row(9, 1, 3) + row(9, 1, 2) + row(0, 3, 3), written(2n, 3n, 2n)],
+    ["broken", row(1, 1, 3) + row(0, 3, 3), written(3n, 3n)],
+    // What was written is not there.
+    ["broken", row(0, 1, 1) + row(0, 2, 2), written(3n, 3n)],
+    ["broken", row(0, 1, 1) + row(0, 3, 3), written(3n, 3n)],
+    ["broken", row(9, 1, 1), { first: undefined, position: 1n, snapshot: undefined }],
+    ["none", "", written(1n, 1n)],
+  ])("%s: %s, written %o", (chain, rows, call) => {
+    expect(chainOf(HEADER + rows, call)).toBe(chain);
   });
 });
 
