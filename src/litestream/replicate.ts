@@ -206,11 +206,12 @@ async function prove(
     }
     // Each run of a litestream that says nothing of its reading is a whole copy.
     const read = reading ? reading.end() : "whole";
+    const succeeded = !("reason" in synced);
     written = {
       first: least(written.first, reading?.first),
-      snapshot: reading?.snapshot ?? written.snapshot,
+      snapshot: succeeded ? (reading?.snapshot ?? written.snapshot) : undefined,
     };
-    complete = isComplete(complete, read, !("reason" in synced));
+    complete = isComplete(complete, read, succeeded);
     // Where it came to read nothing, nothing has changed.
     if (complete || read !== undefined) anew = !complete;
     if (read === "gap") {
