@@ -33,15 +33,11 @@ export async function restore(
   options: RestoreOptions,
 ): Promise<void> {
   const { dbpath, s3, logger } = job;
-  const { ifDbNotExists = false, ifReplicaExists = false } = options;
-  const fail = (reason: RestoreError["reason"], words: string, cause?: unknown) => {
-    const message = `${dbpath} could not be restored from ${s3}: ${job.redact(words)}. ${ADVICE[reason]}`;
-    return new RestoreError(reason, message, { cause });
-  };
   const keepExisting = () => {
-    if (!ifDbNotExists) throw new DatabaseExistsError(dbpath);
+    if (!options.ifDbNotExists) throw new DatabaseExistsError(dbpath);
     if (fileKind(dbpath) === "other") {
-      throw fail(
+      throw failure(
+        job,
         "not-a-database",
         "a symbolic link, a folder or another thing that is no plain file is in its place",
       );
@@ -54,77 +50,93 @@ export async function restore(
     }
     logger.info({ dbpath }, "the database exists; nothing to restore");
   };
-  await withLimit(options.timeoutSeconds, options.signal, async (signal) => {
-    let target: RestoreTarget | undefined;
+  const restoreMissing = async (signal: AbortSignal) => {
+    // With the lock: what another call is removing is not there any more, and what it has moved aside needs its -wal.
+    const exists = await withDatabaseLock(job, signal, () => {
+      recoverDatabase(dbpath);
+      removeLeftovers(dbpath);
+      return fileKind(dbpath) !== "missing";
+    });
+    if (exists) return keepExisting();
+    const binary = findBinary();
+    const target = new RestoreTarget(dbpath);
     try {
-      // With the lock: what another call is removing is not there any more, and what it has moved aside needs its -wal.
-      const exists = await withDatabaseLock(job, signal, () => {
-        recoverDatabase(dbpath);
-        removeLeftovers(dbpath);
-        return fileKind(dbpath) !== "missing";
-      });
-      if (exists) return keepExisting();
-      const binary = findBinary();
-      const file = new RestoreTarget(dbpath);
-      target = file;
-      const litestream = await identifyBinary(binary, { ...job, signal });
-      const { blindTo } = litestream.dialect;
-      // Also where it finds a backup: a newer one of the other kind may stand beside it.
-      if (blindTo !== undefined) logger.warn({ s3 }, blindTo);
-      const env = { ...job.env, ...litestream.dialect.env };
-      const size = await withTurn(signal, async () => {
-        logger.info({ s3, dbpath, litestream: litestream.version }, "restoring");
-        const child = startChild(binary, restoreArgs(file.path, s3, ifReplicaExists), {
-          ...job,
-          env,
-          signal,
-        });
-        const noBackup = child.line(NO_BACKUP);
-        const end = await child.ended;
-        const complaint = complaintOf(end.lines, [dbpath, s3]);
-        if (signal.aborted) {
-          const { reason, words } = complaint;
-          const known = signal.reason.reason === "timeout" && reason !== "failed";
-          throw known
-            ? fail(reason, `not finished within ${options.timeoutSeconds} s: ${words}`)
-            : signal.reason;
-        }
-        if (end.exitCode !== 0)
-          throw fail(complaint.reason, complaint.words || "litestream ended without a word");
-        const { size } = file;
-        if (size === undefined && ifReplicaExists && (await noBackup) !== undefined) {
-          // 0.5 says the same where the beginning of the backup is missing.
-          const chain = await lookAtChain({ ...job, binary }, litestream.dialect, signal);
-          if (signal.aborted) throw signal.reason;
-          if (typeof chain === "object") throw fail("failed", chain.words);
-          if (litestream.dialect.list !== undefined && chain !== "none") throw fail("failed", INCOMPLETE);
-          return undefined;
-        }
-        if (!size) throw fail("failed", "litestream says that it succeeded, but left no database");
-        await file.sync();
-        return size;
-      });
+      const size = await download({ ...job, binary }, target, options, signal);
       if (size === undefined) {
         logger.info({ s3 }, "the replica holds no backup; nothing to restore");
         return;
       }
-      const placed = await withDatabaseLock(job, signal, () => file.moveIntoPlace());
+      const placed = await withDatabaseLock(job, signal, () => target.moveIntoPlace());
       if (!placed) return keepExisting();
       logger.info({ dbpath, bytes: size }, "restored");
-    } catch (error) {
-      if (error instanceof CutShort) {
-        const { reason, waiting, cause } = error;
-        const waited = waiting === undefined ? "" : `: ${waiting}`;
-        const words =
-          reason === "timeout"
-            ? `not finished within ${options.timeoutSeconds} s${waited}`
-            : "the call was aborted";
-        throw fail(reason, words, cause);
-      }
-      if (error instanceof LitestreamError) throw error;
-      throw fail("failed", messageOf(error), error);
     } finally {
-      target?.discard();
+      target.discard();
     }
+  };
+  await withLimit(options.timeoutSeconds, options.signal, restoreMissing).catch((error: unknown) => {
+    if (error instanceof CutShort) {
+      const { reason, waiting, cause } = error;
+      const waited = waiting === undefined ? "" : `: ${waiting}`;
+      const words =
+        reason === "timeout"
+          ? `not finished within ${options.timeoutSeconds} s${waited}`
+          : "the call was aborted";
+      throw failure(job, reason, words, cause);
+    }
+    if (error instanceof LitestreamError) throw error;
+    throw failure(job, "failed", messageOf(error), error);
   });
+}
+
+/**
+ * Has litestream write the target, when its turn has come.
+ * @returns its size in bytes; `undefined` where the replica holds no backup and that is fine
+ */
+async function download(
+  job: Job,
+  target: RestoreTarget,
+  { ifReplicaExists = false, timeoutSeconds }: RestoreOptions,
+  signal: AbortSignal,
+): Promise<number | undefined> {
+  const { dbpath, s3, logger, binary } = job;
+  const { dialect, version } = await identifyBinary(binary, { ...job, signal });
+  // Also where it finds a backup: a newer one of the other kind may stand beside it.
+  if (dialect.blindTo !== undefined) logger.warn({ s3 }, dialect.blindTo);
+  const env = { ...job.env, ...dialect.env };
+  return await withTurn(signal, async () => {
+    logger.info({ s3, dbpath, litestream: version }, "restoring");
+    const child = startChild(binary, restoreArgs(target.path, s3, ifReplicaExists), { ...job, env, signal });
+    const noBackup = child.line(NO_BACKUP);
+    const end = await child.ended;
+    const complaint = complaintOf(end.lines, [dbpath, s3]);
+    if (signal.aborted) {
+      const { reason, words } = complaint;
+      const known = signal.reason.reason === "timeout" && reason !== "failed";
+      throw known ? failure(job, reason, `not finished within ${timeoutSeconds} s: ${words}`) : signal.reason;
+    }
+    if (end.exitCode !== 0)
+      throw failure(job, complaint.reason, complaint.words || "litestream ended without a word");
+    const { size } = target;
+    if (size === undefined && ifReplicaExists && (await noBackup) !== undefined) {
+      // 0.5 says the same where the beginning of the backup is missing.
+      const chain = await lookAtChain(job, dialect, signal);
+      if (signal.aborted) throw signal.reason;
+      if (typeof chain === "object") throw failure(job, "failed", chain.words);
+      if (dialect.list !== undefined && chain !== "none") throw failure(job, "failed", INCOMPLETE);
+      return undefined;
+    }
+    if (!size) throw failure(job, "failed", "litestream says that it succeeded, but left no database");
+    await target.sync();
+    return size;
+  });
+}
+
+function failure(
+  job: Omit<Job, "binary">,
+  reason: RestoreError["reason"],
+  words: string,
+  cause?: unknown,
+): RestoreError {
+  const message = `${job.dbpath} could not be restored from ${job.s3}: ${job.redact(words)}. ${ADVICE[reason]}`;
+  return new RestoreError(reason, message, { cause });
 }
