@@ -19,12 +19,12 @@ export async function lookAtChain(
   written?: Omit<Written, "position">,
 ): Promise<Chain | { words: string }> {
   if (dialect.list === undefined) return "whole";
-  const position = positionOf(job.dbpath);
+  const position = written && positionOf(job.dbpath);
   if (written && position === undefined) return { words: "litestream's own position could not be read" };
   const child = startChild(job.binary, dialect.list(job.s3), { ...job, signal, capture: LIST_LIMIT });
   const { exitCode, stdout, lines } = await child.ended;
-  const all = written && position !== undefined ? { ...written, position } : undefined;
-  const chain = exitCode === 0 ? chainOf(stdout, all) : undefined;
+  const end = written && position !== undefined ? { ...written, position } : undefined;
+  const chain = exitCode === 0 ? chainOf(stdout, end) : undefined;
   if (chain !== undefined) return chain;
   const { words, said } = complaintOf(lines, [job.dbpath, job.s3]);
   return { words: said && exitCode !== 0 ? words : "the list of the replica's objects could not be read" };

@@ -185,18 +185,17 @@ async function prove(
   }
   let last: Failure | undefined;
   // What was checkpointed since an earlier call's run, 0.5 can miss: only a whole copy within this call is a good beginning.
-  let anew = hasLitestreamFolder(job.dbpath);
-  let complete = false;
+  let copy: WholeCopy = hasLitestreamFolder(job.dbpath) ? "due" : "perhaps";
   let written: Omit<Written, "position"> = { first: undefined, snapshot: undefined };
   const database = identityOf(job.dbpath);
+  const replaced = () => identityOf(job.dbpath) !== database;
   for (let wait = TICK_MS; !signal.aborted; wait = Math.min(wait * 2, LONGEST_PAUSE_MS)) {
     const look = fingerprint(job.dbpath);
     const reading = dialect.replicate?.reading?.(() => walSalt(job.dbpath));
     await pause(wait, signal);
     if (signal.aborted) break;
-    const replaced = () => identityOf(job.dbpath) !== database;
     if (replaced()) return failure(job, "failed", "it was removed or replaced meanwhile");
-    const synced = await synchronise(job, dialect, { anew, look, reading, signal });
+    const synced = await synchronise(job, dialect, { anew: copy === "due", look, reading, signal });
     if (replaced()) {
       return failure(
         job,
@@ -211,9 +210,7 @@ async function prove(
       first: least(written.first, reading?.first),
       snapshot: succeeded ? (reading?.snapshot ?? written.snapshot) : undefined,
     };
-    complete = isComplete(complete, read, succeeded);
-    // Where it came to read nothing, nothing has changed.
-    if (complete || read !== undefined) anew = !complete;
+    copy = copyAfter(copy, read, succeeded);
     if (read === "gap") {
       // Until the whole copy is there, the newest state in the replica may be damaged.
       job.logger.warn(
@@ -238,12 +235,11 @@ async function prove(
           `litestream can't read its own folder, which goes: ${job.redact(words)}`,
         );
         removeLitestreamFolder(job.dbpath);
-        anew = true;
-        complete = false;
+        copy = "due";
       }
       continue;
     }
-    if (!complete) {
+    if (copy !== "done") {
       last = read === undefined ? failure(job, "failed", UNTOLD) : failure(job, ...CHANGING);
       continue;
     }
@@ -261,8 +257,7 @@ async function prove(
         { s3: job.s3 },
         "objects of the backup are missing in the replica: uploading a full copy",
       );
-      anew = true;
-      complete = false;
+      copy = "due";
       continue;
     }
     // From this look to the removal nothing is awaited: no commit of this process can come between.
@@ -280,12 +275,19 @@ const least = (a: bigint | undefined, b: bigint | undefined) =>
   a !== undefined && (b === undefined || a < b) ? a : b;
 
 /**
- * Whether the replica has everything that litestream has met since a whole copy of this call.
- * @param before whether that was so before the run
+ * Whether a whole copy of this call is in the replica, and everything since: `due`: the next run begins with one;
+ * `perhaps`: the next run may make one by itself.
  */
-function isComplete(before: boolean, read: ReturnType<Reading["end"]>, succeeded: boolean): boolean {
-  if (succeeded) return read === "whole" || (before && read === "added");
-  return before && read !== "gap" && read !== "whole"; // nobody knows how far that copy came
+type WholeCopy = "due" | "perhaps" | "done";
+
+/** How that stands after a run that has read so much. */
+function copyAfter(before: WholeCopy, read: ReturnType<Reading["end"]>, succeeded: boolean): WholeCopy {
+  if (read === "added") return before === "done" ? "done" : "due";
+  if (read === "whole" && succeeded) return "done";
+  // Nobody knows how far a copy came that failed.
+  if (read !== undefined) return "due";
+  // Where a failed run came to read nothing, nothing has changed.
+  return succeeded && before === "done" ? "perhaps" : before;
 }
 
 /** `undefined`: something was committed at the last moment, and the database is where it was. */
