@@ -57,6 +57,12 @@ test("a boot that waits for such a replication ends at its own deadline, and say
   expect(rowsIn(config.dbpath)).toBe(30);
 });
 
+/** For `at-removal.mjs`: the other process, and a file for what it says. */
+const atRemoval = (...args: string[]) => ({
+  AT_REMOVAL: JSON.stringify(args),
+  AT_REMOVAL_LOG: join(tempFolder(), "log"),
+});
+
 describe("between the moment in which a database is moved away to be removed, and the last look at it,", () => {
   test("a restore of another process takes nothing away", async () => {
     const url = replicaUrl(s3.port, "overlap/restore.db");
@@ -74,7 +80,7 @@ describe("between the moment in which a database is moved away to be removed, an
       method: "timedReplicate",
       args: [40],
       imports: ["./at-removal.mjs"],
-      env: { AT_REMOVAL: JSON.stringify([script("app.mjs"), restore]) },
+      env: atRemoval(script("app.mjs"), restore),
     });
     const { outcome, stderr } = await app.ended;
     expect(outcome, stderr).toEqual({ value: true });
@@ -90,7 +96,7 @@ describe("between the moment in which a database is moved away to be removed, an
       method: "replicateOnce",
       args: [{ timeoutSeconds: 40 }],
       imports: ["./at-removal.mjs"],
-      env: { AT_REMOVAL: JSON.stringify([script("writer.mjs"), config.dbpath, '{"rows":1}']) },
+      env: atRemoval(script("writer.mjs"), config.dbpath, '{"rows":1}'),
     });
     const { outcome, stderr } = await app.ended;
     const both = expect.stringContaining("There are two databases");
