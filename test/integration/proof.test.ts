@@ -109,12 +109,12 @@ describe("nothing is deleted without the whole proof", () => {
   test("a commit between the synchronisation and the removal keeps the database", async () => {
     // The wrapper lets litestream succeed, and then another process commits, each time.
     const writer = new URL("../support/writer.mjs", import.meta.url).pathname;
-    const db = IS_0_3 ? "$2" : "$3";
-    const commit = `${process.execPath} ${writer} "${db}" '{"rows":1}' >/dev/null`;
+    const folder = tempFolder();
+    const commit = `${process.execPath} ${writer} "${join(folder, "db.sqlite")}" '{"rows":1}' >/dev/null`;
     const wrapped = afterLitestream(commit);
     const { config, log } = setUp(
       replicaUrl(s3.port, "proof/late.db"),
-      {},
+      { folder },
       { litestream: fakeLitestream(wrapped) },
     );
     await writeRows(config.dbpath, 30, { after: "kill" });
