@@ -285,7 +285,7 @@ export interface Complaint {
   readonly reason: FailureReason | "no-backup";
   /** litestream's own words; empty when it said nothing. */
   readonly words: string;
-  /** `false` where it said nothing, or where the reason is a guess from what it did. */
+  /** `false` where it said nothing but that it was stopped, or where the reason is a guess from what it did. */
   readonly said: boolean;
 }
 
@@ -299,14 +299,16 @@ export function complaintOf(lines: readonly string[], names: readonly string[]):
   const withoutNames = (text: string) =>
     [...names, ...parts].reduce((rest, name) => rest.replaceAll(name, ""), text);
   let fallback = "";
+  let stopped = "";
   for (const line of lines.toReversed()) {
     const words = wordsOf(line);
     if (words === undefined) continue;
     const reason = reasonIn(withoutNames(words));
     if (reason !== undefined) return { reason, words, said: true };
-    fallback ||= words;
+    if (STOPPED.test(words)) stopped ||= words;
+    else fallback ||= words;
   }
-  if (fallback === "" && keepsAsking(lines)) {
+  if (fallback === "" && stopped === "" && keepsAsking(lines)) {
     return {
       reason: "unreachable",
       words: "it sent the same request again and again, without an answer that it could use",
@@ -317,8 +319,11 @@ export function complaintOf(lines: readonly string[], names: readonly string[]):
   const hint = /database (?:table )?is locked/.test(fallback)
     ? " (another connection holds it: close it)"
     : "";
-  return { reason: "failed", words: fallback + hint, said: fallback !== "" };
+  return { reason: "failed", words: (fallback || stopped) + hint, said: fallback !== "" };
 }
+
+/** What a signal makes of a request that is under way. */
+const STOPPED = /\bcontext canceled$/;
 
 function reasonIn(text: string): Complaint["reason"] | undefined {
   return REASONS.find(([, pattern]) => pattern.test(text))?.[0];

@@ -221,8 +221,8 @@ async function prove(
     }
     if ("reason" in synced) {
       const { reason, words, said } = synced;
-      // Killed by us, in silence: what went wrong before tells more than a guess.
-      if (signal.aborted && !said && (last !== undefined || words === "")) break;
+      // Ended by us, without a word of its own: what went wrong before tells more than a guess.
+      if (signal.aborted && !said && (last !== undefined || reason === "failed")) break;
       last = failure(
         job,
         reason,

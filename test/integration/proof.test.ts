@@ -98,6 +98,13 @@ describe("nothing is deleted without the whole proof", () => {
     expect(rowsIn(config.dbpath)).toBe(30);
   });
 
+  test("a run that is cut off by the deadline: what it says then is not why", async () => {
+    const litestream = fakeLitestream(`echo "caused by: context canceled"; exec sleep 60`);
+    const { config } = setUp(replicaUrl(s3.port, "proof/cut.db"), {}, { litestream });
+    await writeRows(config.dbpath, 30, { after: "kill" });
+    expect(await config.replicateOnce({ timeoutSeconds: 1 })).toMatchObject({ ok: false, reason: "timeout" });
+  });
+
   test("the words of the evidence in another line prove nothing", async () => {
     const echo = `echo "INFO about to see snapshot written db=x or msg=one-shot replication complete"; exit 0`;
     const { config } = setUp(replicaUrl(s3.port, "proof/words.db"), {}, { litestream: fakeLitestream(echo) });

@@ -605,6 +605,12 @@ describe("complaintOf", () => {
     expect(complaintOf(lines, NAMES)).toEqual({ reason: "failed", words: "", said: false });
   });
 
+  test("what it says of being stopped is no complaint", () => {
+    const words = "caused by: context canceled";
+    expect(complaintOf([...OLD_STOP, words], NAMES)).toEqual({ reason: "failed", words, said: false });
+    expect(complaintOf([NEW_UNREACHABLE, words], NAMES).reason).toBe("unreachable");
+  });
+
   test("0.5 that asks the same again and again can't reach the store", () => {
     const lines = [...ONCE_START, asked("53.085", "0000"), asked("53.484", "0000"), asked("59.834", "0000")];
     expect(complaintOf(lines, NAMES)).toMatchObject({
