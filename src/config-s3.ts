@@ -73,6 +73,16 @@ export class ConfigS3 {
     return this.#settings.token;
   }
 
+  /** The store's address; `undefined` where the URL, or AWS, says it. */
+  get endpoint(): string | undefined {
+    return this.#settings.endpoint;
+  }
+
+  /** The bucket's region; `undefined` where the URL, the environment or litestream says it. */
+  get region(): string | undefined {
+    return this.#settings.region;
+  }
+
   /** The absolute path of the database's folder. */
   get folder(): string {
     return this.#settings.folder;
@@ -210,7 +220,8 @@ export class ConfigS3 {
   }
 
   get #subject(): Omit<Job, "binary"> {
-    const { s3 } = this;
-    return { dbpath: this.#path, s3, env: this.#childEnv, redact: this.#redact, logger: this.#logger };
+    const { s3, endpoint, region } = this;
+    const replica = { dbpath: this.#path, s3, endpoint, region };
+    return { ...replica, env: this.#childEnv, redact: this.#redact, logger: this.#logger };
   }
 }

@@ -13,8 +13,10 @@ import {
   renameSync,
   rmSync,
   unlinkSync,
+  writeSync,
 } from "node:fs";
 import { open, readdir, readlink } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { FileSystemError, messageOf } from "./errors.ts";
 
@@ -85,6 +87,13 @@ export function walSalt(dbpath: string): number | undefined {
   }
   const isWal = (header.readUInt32BE(0) & ~1) === 0x377f0682;
   return isWal ? header.readUInt32BE(16) : undefined;
+}
+
+/** How long ago the file was made, in milliseconds: a restored one, by that restore. 0 where nobody knows. */
+export function ageOf(dbpath: string): number {
+  const stat = lstatSync(dbpath, { throwIfNoEntry: false });
+  // Where the file system keeps no birth time, it is 0 or the time of the last change.
+  return stat?.birthtimeMs ? Math.max(0, Date.now() - stat.birthtimeMs) : 0;
 }
 
 /** Which file stands at the path; `undefined` where none does. */
@@ -183,7 +192,47 @@ export function removeLeftovers(dbpath: string): void {
 function removeCompanions(dbpath: string): void {
   for (const suffix of SIDECARS) removeFile(dbpath + suffix);
   removeLitestreamFolder(dbpath);
+  removeConfigurations(dbpath);
   removeAbandonedRestores(dbpath);
+}
+
+/** Where litestream's configuration stands for a moment, and for longer where the process is killed in it. */
+const CONFIGURATION = ".litestream-config-";
+
+/**
+ * A file with a text that has no name any more, so that it ends with the last process that has it; beside the database,
+ * where litestream writes as well, or, on a full disk, in the system's temporary folder.
+ * @returns its descriptor, to be closed, at its beginning
+ */
+export function nameless(dbpath: string, text: string): number {
+  const name = basename(dbpath) + CONFIGURATION + randomBytes(8).toString("hex");
+  try {
+    removeConfigurations(dbpath);
+    return writeNameless(join(dirname(dbpath), name), text);
+  } catch {
+    return asFileSystemError(dbpath, () => writeNameless(join(tmpdir(), name), text));
+  }
+}
+
+function writeNameless(path: string, text: string): number {
+  const fd = openSync(path, "wx+", 0o600);
+  try {
+    writeSync(fd, text, 0); // at a position, so that the descriptor stays at the beginning
+    return fd;
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  } finally {
+    rmSync(path, { force: true });
+  }
+}
+
+function removeConfigurations(dbpath: string): void {
+  const folder = dirname(dbpath);
+  const prefix = basename(dbpath) + CONFIGURATION;
+  for (const name of existsSync(folder) ? readdirSync(folder) : []) {
+    if (name.startsWith(prefix)) rmSync(join(folder, name), { force: true });
+  }
 }
 
 /** litestream's own memory of the database. */
@@ -246,7 +295,7 @@ function asFileSystemError<T>(dbpath: string, action: () => T): T {
   } catch (error) {
     if (error instanceof FileSystemError) throw error;
     throw new FileSystemError(
-      `Files of ${dbpath} could not be removed: ${messageOf(error)}. Check who may write to the folder.`,
+      `Files of ${dbpath} could not be written or removed: ${messageOf(error)}. Check who may write to the folder.`,
       { cause: error },
     );
   }

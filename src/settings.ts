@@ -16,6 +16,10 @@ export interface SettingsInput {
   folder: string;
   /** The file name of the database, ending in `.sqlite` or `.db`, 50 characters at most. Environment: `DB_SQLITE`. Default: `db.sqlite`. */
   db: string;
+  /** The address of an S3-compatible store: `https://HOST`. Environment: `REPLICA_ENDPOINT`. Default: what the URL says, else AWS. */
+  endpoint?: string | undefined;
+  /** The region of the bucket. Environment: `REPLICA_REGION`. Default: what the URL or `AWS_REGION` says, else litestream's `us-east-1`. */
+  region?: string | undefined;
 }
 
 export type Environment = Record<string, string | undefined>;
@@ -26,6 +30,8 @@ const ENV_NAMES = {
   s3: "REPLICA_URL",
   folder: "DB_FOLDER",
   db: "DB_SQLITE",
+  endpoint: "REPLICA_ENDPOINT",
+  region: "REPLICA_REGION",
 } as const satisfies Record<keyof SettingsInput, string>;
 
 const FIELDS = Object.keys(ENV_NAMES) as (keyof SettingsInput)[];
@@ -85,9 +91,14 @@ const RECOGNISABLE = 16;
 function withSecret({ token, ...shown }: SettingsInput): ConfigIssue[] {
   if (token.length < RECOGNISABLE) return [];
   const forms = [token, encodeURIComponent(token)];
-  return (["s3", "folder", "db"] as const)
-    .filter((field) => forms.some((form) => shown[field].includes(form)))
+  return (["s3", "folder", "db", "endpoint", "region"] as const)
+    .filter((field) => forms.some((form) => shown[field]?.includes(form)))
     .map((field) => ({ name: ENV_NAMES[field], problem: `must not contain ${ENV_NAMES.token}` }));
+}
+
+/** Whether it is `http(s)://HOST[:PORT][/PATH]`, as both litestreams take it, and no more. */
+function isAddress(endpoint: string): boolean {
+  return /^https?:\/\/[^/?#@\s]+(?:\/[^?#@\s]*)?$/.test(endpoint) && URL.canParse(endpoint);
 }
 
 const bucketOf = (url: string) => url.slice("s3://".length).split(/[/?#]/, 1)[0] ?? "";
@@ -112,6 +123,20 @@ const Settings = z.object({
     [hasPath, "names no path in the bucket: it must look like s3://bucket/path"],
     [(url) => !url.includes("#") && decodes(url), "must not contain # or a broken % escape"],
   ),
+  endpoint: text(
+    [(address) => address.length <= 200, "must be 200 characters at most"],
+    noControl,
+    wholeCharacters,
+    [
+      (address) => !address.includes("@"),
+      "must not carry credentials: set LITESTREAM_ACCESS_KEY_ID and LITESTREAM_SECRET_ACCESS_KEY instead",
+    ],
+    [isAddress, "must look like https://host, without a bucket or parameters"],
+  ).optional(),
+  region: text([
+    (region) => /^[A-Za-z0-9-]{1,50}$/.test(region),
+    "must be a region's name, such as eu-central-1 or auto",
+  ]).optional(),
   folder: text(noControl, wholeCharacters, plainPath),
   db: text(
     [(name) => name.length <= 50, "must be 50 characters at most"],

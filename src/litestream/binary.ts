@@ -6,7 +6,7 @@ import { LitestreamNotFoundError, LitestreamUnsupportedError, messageOf } from "
 import type { Logger, Redact } from "../logger.ts";
 import type { Environment } from "../settings.ts";
 import { type ChildEnd, type ChildOptions, startChild } from "./child.ts";
-import { type Dialect, identify, QUESTIONS } from "./dialect.ts";
+import { type Dialect, identify, QUESTIONS, type Replica } from "./dialect.ts";
 import { CutShort, unlessCut, withLimit } from "./limit.ts";
 
 /** A litestream that can be run, and what it is. */
@@ -22,10 +22,7 @@ const INSTALL =
   "or name the executable in LITESTREAM_BIN.";
 const NPM_PACKAGE = "@flydotio/litestream";
 /** What a call works on. */
-export interface Job {
-  readonly dbpath: string;
-  /** The replica's URL. */
-  readonly s3: string;
+export interface Job extends Replica {
   /** The file to run, as `findBinary` gives it. */
   readonly binary: string;
   /** The child's environment, with the credentials. */

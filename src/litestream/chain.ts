@@ -2,7 +2,7 @@ import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { litestreamFolder } from "../database-files.ts";
 import type { Job } from "./binary.ts";
-import { startChild } from "./child.ts";
+import { startLitestream } from "./configuration.ts";
 import { type Chain, chainOf, complaintOf, type Dialect, type Written } from "./dialect.ts";
 
 /**
@@ -21,7 +21,7 @@ export async function lookAtChain(
   if (dialect.list === undefined) return "whole";
   const position = written && positionOf(job.dbpath);
   if (written && position === undefined) return { words: "litestream's own position could not be read" };
-  const child = startChild(job.binary, dialect.list(job.s3), { ...job, signal, capture: LIST_LIMIT });
+  const child = startLitestream(job, dialect.list(job.dbpath), { signal, capture: LIST_LIMIT });
   const { exitCode, stdout, lines } = await child.ended;
   const end = written && position !== undefined ? { ...written, position } : undefined;
   const chain = exitCode === 0 ? chainOf(stdout, end) : undefined;

@@ -47,6 +47,8 @@ export interface ChildOptions {
   readonly signal: AbortSignal;
   readonly redact: Redact;
   readonly logger: Logger;
+  /** The file that is its stdin, as a descriptor. Default: none. */
+  readonly stdin?: number;
   /** Gets each line as it was printed. */
   readonly onLine?: (line: string) => void;
   /** Keeps so many characters from the end of each stream for `stdout` and `stderr`. Default: none. */
@@ -81,7 +83,7 @@ export interface Child {
  * terminal's Ctrl-C does not reach it, and everything it starts ends with it.
  */
 export function startChild(file: string, args: readonly string[], options: ChildOptions): Child {
-  const { env, signal, redact, logger, onLine: listener, capture = 0 } = options;
+  const { env, signal, redact, logger, stdin, onLine: listener, capture = 0 } = options;
   const lines: string[] = [];
   const waiting = new Set<{ pattern: RegExp; found: (line: string | undefined) => void }>();
   const captured = { stdout: tail(capture), stderr: tail(capture) };
@@ -115,7 +117,7 @@ export function startChild(file: string, args: readonly string[], options: Child
     env: { ...env, [MARK]: mark },
     extendEnv: false,
     detached: true,
-    stdin: "ignore",
+    stdin: (stdin as 3) ?? "ignore", // execa hands on any, but its types end at 9
     stdout: "pipe",
     stderr: "pipe",
     buffer: false,

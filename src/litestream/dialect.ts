@@ -8,9 +8,9 @@ import type { Environment } from "../settings.ts";
 export interface Dialect {
   /** What one replication looks like; `undefined` where litestream has no way to prove one. */
   readonly replicate?: {
-    readonly args: (dbpath: string, url: string) => string[];
+    readonly args: readonly string[];
     /** The same, beginning with a full copy that needs nothing of what was there before; where it can miss something. */
-    readonly anew?: (dbpath: string, url: string) => string[];
+    readonly anew?: readonly string[];
     /** Follows how a run has read the database; where it can miss something. */
     readonly reading?: (salt: () => number | undefined) => Reading;
     /** The line without which there was no replication. */
@@ -39,32 +39,76 @@ export interface Dialect {
   };
   readonly env: Environment;
   /** Lists the objects of the replica; `undefined` on 0.3, whose restore tells an incomplete backup from none. */
-  readonly list?: (url: string) => string[];
+  readonly list?: (dbpath: string) => string[];
   /** Whether a backup made by another dialect can be invisible to it; what to tell the user. */
   readonly blindTo?: string;
 }
+
+/** A database and where its replica is. */
+export interface Replica {
+  readonly dbpath: string;
+  /** The replica's URL. */
+  readonly s3: string;
+  /** The store's address, `https://HOST`; default: what the URL says, else AWS. */
+  readonly endpoint?: string | undefined;
+  /** The store's region; default: what the URL or the environment says, else litestream finds it out. */
+  readonly region?: string | undefined;
+}
+
+/** The configuration is its stdin, and taken as it stands. */
+const CONFIGURED = ["-no-expand-env", "-config", "/dev/stdin"];
+
+/** Tigris has no path style for the buckets that were made since 2025; of the other stores nobody needs to be asked. */
+const VIRTUAL_HOSTED =
+  /^https?:\/\/(?:[^/]*\.)?(?:storage\.tigris\.dev|t3\.storage\.dev|t3\.tigrisfiles\.io)(?::\d+)?\/?$/i;
+
+const NO_CHECKPOINT = 1_000_000_000;
+
+/**
+ * What litestream reads from its stdin, in all dialects (JSON is YAML). It never checkpoints: a call is over before that
+ * matters, an old reader would hold it up for ever, and 0.5.10 can miss what is committed around it.
+ */
+export function configurationOf({ dbpath, s3, endpoint, region }: Replica): string {
+  const store =
+    endpoint === undefined ? {} : { endpoint, "force-path-style": !VIRTUAL_HOSTED.test(endpoint) };
+  const database = {
+    path: dbpath,
+    // 0.3; its default is a second.
+    "monitor-interval": "20ms",
+    "checkpoint-interval": "87600h",
+    "min-checkpoint-page-count": NO_CHECKPOINT,
+    "max-checkpoint-page-count": NO_CHECKPOINT,
+    "truncate-page-n": NO_CHECKPOINT,
+    replicas: [{ url: s3, ...store, ...(region === undefined ? {} : { region }), "sync-interval": "20ms" }],
+  };
+  return JSON.stringify({ dbs: [database] }).replace(NOT_IN_YAML, escaped);
+}
+
+/** What JSON may have in a string and YAML may not, or takes for the end of a line. */
+const NOT_IN_YAML = /[\u007f-\u009f\u2028\u2029\ufeff\ufffe\uffff]/g;
+const escaped = (char: string) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`;
 
 const NEVER = /(?!)/;
 // Also: it has the newest files of another replica, and not the first ones, which an empty replica needs.
 const DAMAGED =
   /ltx (?:file corrupted|verification failed): |open .*-litestream\/ltx\/.*: no such file|-litestream(?:\/\S*)?: not a directory/;
 
-/** 0.3: first synchronisation 1 s after the start, and so never two generations within one second. */
 const V0_3: Dialect = {
   replicate: {
-    args: (dbpath, url) => ["replicate", dbpath, url],
-    // ≤ 0.3.9: `/x/db.sqlite(s3): snapshot written GENERATION/INDEX`. Later: `DATE TIME INFO snapshot written db=…`.
-    evidence: /^(?:.*\(s3\): snapshot written [0-9a-f]{16}\/[0-9a-f]{8}$|\S+ \S+ INFO snapshot written db=)/,
+    args: ["replicate", ...CONFIGURED],
+    // ≤ 0.3.9: `/x/db.sqlite(s3): snapshot written GENERATION/INDEX`. Later: `time=… level=INFO msg="snapshot written" db=…`.
+    evidence:
+      /^(?:.*\(s3\): snapshot written [0-9a-f]{16}\/[0-9a-f]{8}$|time=\S+ level=INFO msg="snapshot written" db=)/s,
     ends: "interrupt",
     // ≤ 0.3.9 says no more, has the WAL still to upload, and does not hang.
     settled:
-      /^(?:.*\(s3\): snapshot written [0-9a-f]{16}\/[0-9a-f]{8}$|\S+ \S+ INFO wal segment written db=)/,
-    uploaded: /^\S+ \S+ INFO wal segment written db=/,
+      /^(?:.*\(s3\): snapshot written [0-9a-f]{16}\/[0-9a-f]{8}$|time=\S+ level=INFO msg="wal segment written" db=)/s,
+    uploaded: /^time=\S+ level=INFO msg="wal segment written" db=/,
     // It does not try again before the database changes again.
-    // ≤ 0.3.9 begins with the database's path, later ones with the date.
+    // ≤ 0.3.9 begins with the database's path.
     failure:
-      /^(?:\d{4}\S+ \S+ ERROR (?:monitor|sync) error |\/.*(?:\(s3\): monitor|\.(?:db|sqlite): sync) error: )/,
-    stopping: /signal received, litestream shutting down$/,
+      /^(?:time=\S+ level=ERROR msg="(?:monitor|sync) error" |\/.*(?:\(s3\): monitor|\.(?:db|sqlite): sync) error: )/s,
+    stopping: /^(?:time=\S+ level=INFO msg=")?signal received, litestream shutting down"?$/,
     damaged: NEVER,
     startsFresh: true,
   },
@@ -76,8 +120,8 @@ const V0_3: Dialect = {
 /** ≥ 0.5.6. At debug level it names every request, which tells a store that keeps failing from one that is silent. */
 const V0_5: Dialect = {
   replicate: {
-    args: (dbpath, url) => ["replicate", "-once", dbpath, url],
-    anew: (dbpath, url) => ["replicate", "-once", "-force-snapshot", dbpath, url],
+    args: ["replicate", "-once", ...CONFIGURED],
+    anew: ["replicate", "-once", "-force-snapshot", ...CONFIGURED],
     reading: readingOf0_5,
     evidence: /^time=\S+ level=INFO msg="one-shot replication complete"(?: |$)/,
     ends: "self",
@@ -90,13 +134,13 @@ const V0_5: Dialect = {
     startsFresh: false,
   },
   env: { LOG_LEVEL: "debug" },
-  list: (url) => ["ltx", "-level", "all", url],
+  list: (dbpath) => ["ltx", "-level", "all", ...CONFIGURED, dbpath],
 };
 
 /** 0.5.0 – 0.5.5: exit code 0 whatever happened, and no line on success. */
 const V0_5_WITHOUT_ONCE: Dialect = {
   env: {},
-  list: (url) => ["ltx", url],
+  list: (dbpath) => ["ltx", ...CONFIGURED, dbpath],
   blindTo:
     "litestream 0.5.0 – 0.5.5 cannot see backups made by litestream 0.3: where this path has one, install litestream 0.5.6 or newer",
 };
@@ -208,12 +252,12 @@ function readingOf0_5(salt: () => number | undefined): Reading {
 }
 
 /** `-if-replica-exists` makes an empty replica path a success, said in one line. */
-export function restoreArgs(target: string, url: string, ifReplicaExists: boolean): string[] {
-  return ["restore", ...(ifReplicaExists ? ["-if-replica-exists"] : []), "-o", target, url];
+export function restoreArgs(target: string, dbpath: string, ifReplicaExists: boolean): string[] {
+  return ["restore", ...CONFIGURED, ...(ifReplicaExists ? ["-if-replica-exists"] : []), "-o", target, dbpath];
 }
 
 /** The line of a restore with `-if-replica-exists` on a path without a backup, in all dialects. */
-export const NO_BACKUP = /^(?:\S+ \S+ INFO |time=\S+ level=INFO msg=")?no matching backups found"?$/;
+export const NO_BACKUP = /^(?:time=\S+ level=INFO msg=")?no matching backups found"?$/;
 
 /** What one call of ours has written. */
 export interface Written {
@@ -331,13 +375,13 @@ function reasonIn(text: string): Complaint["reason"] | undefined {
 
 /** What an error line says; `undefined` for a line that complains of nothing. */
 function wordsOf(line: string): string | undefined {
-  // 0.5 and its logfmt
+  // logfmt: 0.3.12 and later
   const logfmt = /^time=\S+ level=(\S+) (.*)$/.exec(line);
   if (logfmt) {
     if (!/^(?:WARN|ERROR)$/.test(logfmt[1] ?? "")) return undefined;
     return quoted(logfmt[2] ?? "");
   }
-  // 0.3.12 and later
+  // the same before they have read their configuration
   const dated = /^\d{4}\/\d\d\/\d\d \d\d:\d\d:\d\d (\S+) (.*)$/.exec(line);
   if (dated) return /^(?:WARN|ERROR)$/.test(dated[1] ?? "") ? quoted(dated[2] ?? "") : undefined;
   // ≤ 0.3.9 has no levels, a fatal error of 0.5 begins with `Error: `.

@@ -1,6 +1,7 @@
 import { realpathSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import {
+  ageOf,
   type Fingerprint,
   fileKind,
   fingerprint,
@@ -24,7 +25,8 @@ import {
 } from "../errors.ts";
 import { identifyBinary, type Job, type Litestream } from "./binary.ts";
 import { lookAtChain } from "./chain.ts";
-import { type Child, startChild } from "./child.ts";
+import type { Child } from "./child.ts";
+import { startLitestream } from "./configuration.ts";
 import { complaintOf, type Dialect, type Reading, type Written } from "./dialect.ts";
 import { CutShort, pause, unlessCut, withLimit, withTurn } from "./limit.ts";
 
@@ -65,6 +67,8 @@ type Outcome = { ok: true } | Failure;
 /** File times tick in steps of about 4 ms; after this long, a commit surely changes the `-wal`'s time. */
 const TICK_MS = 20;
 const LONGEST_PAUSE_MS = 1000;
+/** The stores, and so litestream 0.3's restore, know a generation's time in whole seconds, and take either of two with the same. */
+const BETWEEN_GENERATIONS_MS = 1100;
 /** With nothing left to upload, litestream 0.3 ends within milliseconds of SIGINT; after this long it hangs. */
 const HANG_SECONDS = 2;
 /** What no second try mends. */
@@ -323,6 +327,9 @@ async function synchronise(
   const how = dialect.replicate;
   if (how === undefined) throw new TypeError("this litestream can't prove a replication");
   if (how.startsFresh) {
+    const age = hasLitestreamFolder(job.dbpath) ? 0 : ageOf(job.dbpath);
+    if (age < BETWEEN_GENERATIONS_MS) await pause(BETWEEN_GENERATIONS_MS - age, signal);
+    if (signal.aborted) return { reason: "timeout", words: "", said: false };
     try {
       removeLitestreamFolder(job.dbpath);
     } catch (error) {
@@ -331,12 +338,7 @@ async function synchronise(
   }
   const env = { ...job.env, ...dialect.env };
   const args = (anew ? how.anew : undefined) ?? how.args;
-  const child = startChild(job.binary, args(job.dbpath, job.s3), {
-    ...job,
-    env,
-    signal,
-    onLine: (line) => reading?.see(line),
-  });
+  const child = startLitestream(job, args, { env, signal, onLine: (line) => reading?.see(line) });
   const evidence = child.line(how.evidence);
   if (how.ends === "self") void child.line(how.failure).then((line) => line !== undefined && child.kill());
   const quiet = how.ends === "self" ? look : await interruptWhenQuiet(job, child, how, signal);

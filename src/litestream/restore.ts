@@ -3,7 +3,7 @@ import { withDatabaseLock } from "../database-lock.ts";
 import { ADVICE, DatabaseExistsError, LitestreamError, messageOf, RestoreError } from "../errors.ts";
 import { identifyBinary, type Job } from "./binary.ts";
 import { lookAtChain } from "./chain.ts";
-import { startChild } from "./child.ts";
+import { startLitestream } from "./configuration.ts";
 import { complaintOf, NO_BACKUP, restoreArgs } from "./dialect.ts";
 import { CutShort, withLimit, withTurn } from "./limit.ts";
 
@@ -105,7 +105,8 @@ async function download(
   const env = { ...job.env, ...dialect.env };
   return await withTurn(signal, async () => {
     logger.info({ s3, dbpath, litestream: version }, "restoring");
-    const child = startChild(binary, restoreArgs(target.path, s3, ifReplicaExists), { ...job, env, signal });
+    const args = restoreArgs(target.path, dbpath, ifReplicaExists);
+    const child = startLitestream(job, args, { env, signal });
     const noBackup = child.line(NO_BACKUP);
     const end = await child.ended;
     const complaint = complaintOf(end.lines, [dbpath, s3]);

@@ -20,7 +20,9 @@ function recorder() {
   const program = `#!${process.execPath}
 const args = process.argv.slice(2);
 if (/^(?:replicate|restore)$/.test(args[0]) && args[1] !== "-h") {
-  require("node:fs").appendFileSync(${JSON.stringify(record)}, JSON.stringify(args) + "\\n");
+  const { dbs } = JSON.parse(require("node:fs").readFileSync(0, "utf8"));
+  const configured = dbs.map(({ path, replicas }) => [path, ...replicas.map(({ url }) => url)]);
+  require("node:fs").appendFileSync(${JSON.stringify(record)}, JSON.stringify([args, configured]) + "\\n");
   console.error("Error: AccessDenied: no");
   process.exit(1);
 }
@@ -31,12 +33,13 @@ process.exitCode = status;
 `;
   writeFileSync(file, program);
   chmodSync(file, 0o755);
-  const argv = (): string[][] =>
+  /** Of each run its arguments, and the databases and URLs of its configuration. */
+  const runs = (): [args: string[], configured: string[][]][] =>
     readFileSync(record, "utf8")
       .trim()
       .split("\n")
       .map((line) => JSON.parse(line));
-  return { file, argv };
+  return { file, runs };
 }
 
 const FOLDERS = [
@@ -55,9 +58,21 @@ const FOLDERS = [
   "--",
   "-o=x",
   "ü 雪 🦊",
+  "a: b [c] {d} &e !f",
+  "\u0085 \u2028 \ufeff \uffff",
 ];
-const NAMES = ["a$(touch x).db", "a;touch x;.db", "a`touch x`.db", "a -o x.db", "a'b\".sqlite", "a*~.db"];
+const NAMES = [
+  "a$(touch x).db",
+  "a;touch x;.db",
+  "a`touch x`.db",
+  "a -o x.db",
+  "a'b\".sqlite",
+  "a*~.db",
+  "a $HOME.db",
+];
 const PATHS = ["$(touch$IFS.x)", ";touch$IFS", "`touch$IFS`", "-config", "a'b\"c", "a%20b|c", "雪🦊"];
+
+const CONFIGURED = ["-no-expand-env", "-config", "/dev/stdin"];
 
 describe("what is hostile to a shell or looks like a flag reaches litestream unchanged", () => {
   test.each([
@@ -77,10 +92,13 @@ describe("what is hostile to a shell or looks like a flag reaches litestream unc
       await writeRows(dbpath, 1);
       expect(await config.replicateOnce({ timeoutSeconds: 30 })).toMatchObject({ reason: "credentials" });
 
-      const [restored = [], replicated = [], ...more] = litestream.argv();
-      expect(restored).toEqual(["restore", "-o", expect.stringMatching(/\.restore-\d+-[0-9a-f]{8}$/), url]);
-      expect(restored[2]?.startsWith(`${dbpath}.restore-`)).toBe(true);
-      expect(replicated.filter((arg) => arg !== "-once")).toEqual(["replicate", dbpath, url]);
+      const [restored, replicated, ...more] = litestream.runs();
+      const configured = [[dbpath, url]];
+      const target = expect.stringMatching(/\.restore-\d+-[0-9a-f]{8}$/);
+      expect(restored).toEqual([["restore", ...CONFIGURED, "-o", target, dbpath], configured]);
+      expect(restored?.[0].at(-2)?.startsWith(`${dbpath}.restore-`)).toBe(true);
+      const args = replicated?.[0].filter((arg) => arg !== "-once");
+      expect([args, replicated?.[1]]).toEqual([["replicate", ...CONFIGURED], configured]);
       expect(more).toEqual([]);
       expect(readdirSync(root)).toEqual([folder]);
       expect(existsSync("x")).toBe(false);
@@ -90,8 +108,8 @@ describe("what is hostile to a shell or looks like a flag reaches litestream unc
 });
 
 test("a real litestream keeps and brings back such a database", async () => {
-  const folder = join(tempFolder(), "$(touch x); -config 'a' \"b\" 雪🦊");
-  const settings = { folder, db: "a -o `touch x` *.db" };
+  const folder = join(tempFolder(), "$(touch x); -config 'a' \"b\" 雪🦊 \u0085\u2028\ufeff\uffff: -");
+  const settings = { folder, db: "a -o `touch x` * $HOME.db" };
   const { config, files } = setUp(replicaUrl(s3.port, "hostile/-config.db"), settings);
   await writeRows(config.dbpath, 20);
   expect(await config.timedReplicate(30)).toBe(true);

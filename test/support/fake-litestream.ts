@@ -21,9 +21,12 @@ esac
   return file;
 }
 
-/** For `fakeLitestream`: the real thing, and a command between its end and its exit code. */
+/**
+ * For `fakeLitestream`: the real thing, and a command between its end and its exit code. A shell takes the stdin away from
+ * what runs in its background.
+ */
 export function afterLitestream(command: string): string {
   return IS_0_3
-    ? `trap 'kill -INT $!' INT; ${LITESTREAM} "$@" & wait $!; wait $!; code=$?; ${command}; exit $code`
+    ? `exec 3<&0; trap 'kill -INT $!' INT; ${LITESTREAM} "$@" <&3 & wait $!; wait $!; code=$?; ${command}; exit $code`
     : `${LITESTREAM} "$@"; code=$?; ${command}; exit $code`;
 }

@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { basename } from "node:path";
 
 /** The id of a process that has ended. */
@@ -7,14 +7,15 @@ export function deadPid(): number {
   return spawnSync(process.execPath, ["-e", ""]).pid;
 }
 
-/** The processes that have the text in their arguments, except this one. */
+/** The processes that have the text in their arguments or in the name of the file that is their stdin, except this one. */
 export function processesWith(text: string): string[] {
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
     .flatMap((pid) => {
       try {
         const line = readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ").trim();
-        return line.includes(text) ? [`${basename(pid)} ${line}`] : [];
+        const stdin = readlinkSync(`/proc/${pid}/fd/0`);
+        return line.includes(text) || stdin.includes(text) ? [`${basename(pid)} ${line} <${stdin}`] : [];
       } catch {
         return []; // it has ended meanwhile
       }

@@ -1,10 +1,18 @@
 import { describe, expect, test } from "vitest";
-import { chainOf, complaintOf, identify, NO_BACKUP, restoreArgs } from "../../src/litestream/dialect.ts";
+import {
+  chainOf,
+  complaintOf,
+  configurationOf,
+  identify,
+  NO_BACKUP,
+  restoreArgs,
+} from "../../src/litestream/dialect.ts";
 import { COMMANDS, REPLICATE_HELP } from "./recorded.ts";
 
 const DB = "/data/a.db";
 const URL = "s3://backups.localhost:7070/a.db";
 const NAMES = [DB, URL];
+const CONFIGURED = ["-no-expand-env", "-config", "/dev/stdin"];
 
 /** The dialect of a release; one that can't replicate has no `replicate`. */
 function dialectOf(commands: keyof typeof COMMANDS, help: keyof typeof REPLICATE_HELP) {
@@ -45,35 +53,36 @@ const OLD_UNREACHABLE = [
   'caused by: Get "http://localhost:7071/backups?delimiter=%2F&prefix=a.db%2Fgenerations%2Fe1535dc80ac1a3dd%2Fsnapshots%2F": dial tcp 127.0.0.1:7071: connect: connection refused',
 ];
 
-// --- Recorded: 0.3.13 -------------------------------------------------------------------------------------------
+// --- Recorded: 0.3.13 with a configuration -------------------------------------------------------------------------------------------
 
 const NEW_START = [
-  "2026/11/24 09:29:06 INFO litestream version=v0.3.13",
-  "2026/11/24 09:29:06 INFO initialized db path=/data/a.db",
-  "2026/11/24 09:29:06 INFO replicating to name=s3 type=s3 sync-interval=1s bucket=backups path=a.db region=us-east-1 endpoint=http://localhost:7070",
-  '2026/11/24 09:29:07 INFO sync: new generation db=/data/a.db generation=4b8e5b16d1efe030 reason="no generation exists"',
+  "time=2026-11-24T09:29:06.123Z level=INFO msg=litestream version=v0.3.13",
+  'time=2026-11-24T09:29:06.123Z level=INFO msg="initialized db" path=/data/a.db',
+  'time=2026-11-24T09:29:06.123Z level=INFO msg="replicating to" name=s3 type=s3 sync-interval=1s bucket=backups path=a.db region=us-east-1 endpoint=http://localhost:7070',
+  'time=2026-11-24T09:29:07.123Z level=INFO msg="sync: new generation" db=/data/a.db generation=4b8e5b16d1efe030 reason="no generation exists"',
 ];
 const NEW_SNAPSHOT_BEGINS =
-  "2026/11/24 09:29:07 INFO write snapshot db=/data/a.db replica=s3 position=4b8e5b16d1efe030/00000000:16512";
+  'time=2026-11-24T09:29:07.123Z level=INFO msg="write snapshot" db=/data/a.db replica=s3 position=4b8e5b16d1efe030/00000000:16512';
 const NEW_SNAPSHOT =
-  "2026/11/24 09:29:07 INFO snapshot written db=/data/a.db replica=s3 position=4b8e5b16d1efe030/00000000:16512 elapsed=5.922053ms sz=299";
+  'time=2026-11-24T09:29:07.123Z level=INFO msg="snapshot written" db=/data/a.db replica=s3 position=4b8e5b16d1efe030/00000000:16512 elapsed=5.922053ms sz=299';
 const NEW_WAL =
-  "2026/11/24 09:29:07 INFO wal segment written db=/data/a.db replica=s3 position=4b8e5b16d1efe030/00000000:0 elapsed=893.733µs sz=16512";
+  'time=2026-11-24T09:29:07.123Z level=INFO msg="wal segment written" db=/data/a.db replica=s3 position=4b8e5b16d1efe030/00000000:0 elapsed=893.733µs sz=16512';
 const NEW_STOP = [
-  "2026/11/24 09:29:09 INFO signal received, litestream shutting down",
-  "2026/11/24 09:29:09 INFO litestream shut down",
+  'time=2026-11-24T09:29:09.123Z level=INFO msg="signal received, litestream shutting down"',
+  'time=2026-11-24T09:29:09.123Z level=INFO msg="litestream shut down"',
 ];
-const NEW_NOT_A_DB = '2026/11/24 09:29:01 ERROR sync error db=/data/a.db error="file is not a database"';
+const NEW_NOT_A_DB =
+  'time=2026-11-24T09:29:01.123Z level=ERROR msg="sync error" db=/data/a.db error="file is not a database"';
 const NEW_SIGNATURE =
-  '2026/11/24 09:29:13 ERROR monitor error db=/data/a.db replica=s3 error="SignatureDoesNotMatch: The request signature we calculated does not match the signature you provided. Check your key and signing method.\\n\\tstatus code: 403, request id: WIFAK8I3IUFFZ7VE, host id: +D0cbzRIkPUlqiFZ2U++3CbIAk2wNZdQMWxTrrGzTL7EASxCVyWXO+oL9+bPaVtZKQAWnJlAwtzBOiip63bh9/A="';
+  'time=2026-11-24T09:29:13.123Z level=ERROR msg="monitor error" db=/data/a.db replica=s3 error="SignatureDoesNotMatch: The request signature we calculated does not match the signature you provided. Check your key and signing method.\\n\\tstatus code: 403, request id: WIFAK8I3IUFFZ7VE, host id: +D0cbzRIkPUlqiFZ2U++3CbIAk2wNZdQMWxTrrGzTL7EASxCVyWXO+oL9+bPaVtZKQAWnJlAwtzBOiip63bh9/A="';
 const NEW_KEY =
-  '2026/11/24 09:29:18 ERROR failed to run error="XAdminUserNotFound: No user exists with the provided access key ID.\\n\\tstatus code: 404, request id: KMCRNMIX19WU6K81, host id: 2gwwUJTgEAcs5vmQ3fdOETFi+cVOCUfIanGWDhl+ylxofRTbu6kSQpwmSfZvgvFgUx8ZX7hxvV4CM1HMzC2yfXk="';
+  'time=2026-11-24T09:29:18.123Z level=ERROR msg="failed to run" error="XAdminUserNotFound: No user exists with the provided access key ID.\\n\\tstatus code: 404, request id: KMCRNMIX19WU6K81, host id: 2gwwUJTgEAcs5vmQ3fdOETFi+cVOCUfIanGWDhl+ylxofRTbu6kSQpwmSfZvgvFgUx8ZX7hxvV4CM1HMzC2yfXk="';
 const NEW_BUCKET =
-  '2026/11/24 09:29:10 ERROR monitor error db=/data/a.db replica=s3 error="NoSuchBucket: The specified bucket does not exist.\\n\\tstatus code: 404, request id: 7FP3S5GR2BUOVWHJ, host id: O73/ex6OYZJudrFiI291pI++5snNxCJ0tjc3HAx0J3sFJ7zXMqWEpR/FKcdTg2B0Y4DctUbl8GI601xrPJQawLE="';
+  'time=2026-11-24T09:29:10.123Z level=ERROR msg="monitor error" db=/data/a.db replica=s3 error="NoSuchBucket: The specified bucket does not exist.\\n\\tstatus code: 404, request id: 7FP3S5GR2BUOVWHJ, host id: O73/ex6OYZJudrFiI291pI++5snNxCJ0tjc3HAx0J3sFJ7zXMqWEpR/FKcdTg2B0Y4DctUbl8GI601xrPJQawLE="';
 const NEW_UNREACHABLE =
-  '2026/11/24 09:29:20 ERROR monitor error db=/data/a.db replica=s3 error="RequestError: send request failed\\ncaused by: Get \\"http://localhost:7071/backups?delimiter=%2F&prefix=a.db%2Fgenerations%2Feb83511f6a7a320c%2Fsnapshots%2F\\": dial tcp 127.0.0.1:7071: connect: connection refused"';
+  'time=2026-11-24T09:29:20.123Z level=ERROR msg="monitor error" db=/data/a.db replica=s3 error="RequestError: send request failed\\ncaused by: Get \\"http://localhost:7071/backups?delimiter=%2F&prefix=a.db%2Fgenerations%2Feb83511f6a7a320c%2Fsnapshots%2F\\": dial tcp 127.0.0.1:7071: connect: connection refused"';
 const NEW_RESTORE_REFUSED =
-  '2026/11/24 10:48:50 ERROR failed to run error="cannot fetch generations: NoSuchBucket: The specified bucket does not exist.\\n\\tstatus code: 404, request id: TXQ3R44YWRMIVAIX, host id: V26hhXjhJyR1hVa3D1DEu+wOfR+P3xW8NATMTwtxSme7m3mIiffepagK0WIfU+hhx2DM9KTkNxGG+Z4M+8WESEY="';
+  'time=2026-11-24T10:48:50.123Z level=ERROR msg="failed to run" error="cannot fetch generations: NoSuchBucket: The specified bucket does not exist.\\n\\tstatus code: 404, request id: TXQ3R44YWRMIVAIX, host id: V26hhXjhJyR1hVa3D1DEu+wOfR+P3xW8NATMTwtxSme7m3mIiffepagK0WIfU+hhx2DM9KTkNxGG+Z4M+8WESEY="';
 
 // --- Recorded: 0.5.10 and 0.5.17 (logs on stdout, `Error: …` of 0.5.17 on stderr) ---------------------------------
 
@@ -169,20 +178,49 @@ describe("identify", () => {
 
 describe("arguments", () => {
   test("of a replication", () => {
-    expect(V0_3.args(DB, URL)).toEqual(["replicate", DB, URL]);
-    expect(V0_5.args(DB, URL)).toEqual(["replicate", "-once", DB, URL]);
+    expect(V0_3.args).toEqual(["replicate", ...CONFIGURED]);
+    expect(V0_5.args).toEqual(["replicate", "-once", ...CONFIGURED]);
   });
 
   test("of a restore, without -v, which litestream refuses since 0.3.12", () => {
-    expect(restoreArgs("/data/r", URL, false)).toEqual(["restore", "-o", "/data/r", URL]);
-    expect(restoreArgs("/data/r", URL, true)).toEqual([
+    const rest = ["-o", "/data/r", DB];
+    expect(restoreArgs("/data/r", DB, false)).toEqual(["restore", ...CONFIGURED, ...rest]);
+    expect(restoreArgs("/data/r", DB, true)).toEqual([
       "restore",
+      ...CONFIGURED,
       "-if-replica-exists",
-      "-o",
-      "/data/r",
-      URL,
+      ...rest,
     ]);
   });
+});
+
+describe("configurationOf", () => {
+  const replicaOf = (store: { endpoint?: string; region?: string }) =>
+    JSON.parse(configurationOf({ dbpath: DB, s3: URL, ...store })).dbs[0].replicas[0];
+
+  test("names the database and its replica", () => {
+    expect(JSON.parse(configurationOf({ dbpath: DB, s3: URL })).dbs).toEqual([
+      expect.objectContaining({ path: DB, replicas: [{ url: URL, "sync-interval": "20ms" }] }),
+    ]);
+  });
+
+  test("has path style for a store of its own address", () => {
+    expect(replicaOf({ endpoint: "http://127.0.0.1:9000", region: "garage" })).toMatchObject({
+      endpoint: "http://127.0.0.1:9000",
+      region: "garage",
+      "force-path-style": true,
+    });
+    expect(replicaOf({ endpoint: "https://not-t3.storage.dev.example.com" })).toMatchObject({
+      "force-path-style": true,
+    });
+  });
+
+  test.each(["https://fly.storage.tigris.dev", "https://t3.storage.dev", "https://t3.storage.dev/"])(
+    "has the bucket in the host name for Tigris: %s",
+    (endpoint) => {
+      expect(replicaOf({ endpoint })).toMatchObject({ endpoint, "force-path-style": false });
+    },
+  );
 });
 
 describe("evidence of a replication", () => {
@@ -442,7 +480,7 @@ describe("somebody's signal to litestream 0.3", () => {
 describe("a replica path without a backup", () => {
   test.each([
     ["0.3.9", "no matching backups found"],
-    ["0.3.13", "2026/11/24 10:48:49 INFO no matching backups found"],
+    ["0.3.13", 'time=2026-11-24T10:48:49.385Z level=INFO msg="no matching backups found"'],
     ["0.5.17", 'time=2026-11-24T10:48:52.385Z level=INFO msg="no matching backups found"'],
   ])("is said by %s with -if-replica-exists", (_, line) => {
     expect(line).toMatch(NO_BACKUP);

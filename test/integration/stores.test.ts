@@ -1,0 +1,48 @@
+import { readdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { type S3, startS3 } from "../support/s3.ts";
+import { setUp } from "../support/setup.ts";
+import { rowsIn, writeRows } from "../support/sqlite.ts";
+
+let s3: S3;
+beforeAll(async () => {
+  s3 = await startS3();
+});
+afterAll(() => s3.stop());
+
+test("a store at an address of its own, with a bucket in the URL's path style", async () => {
+  const store = { endpoint: `http://127.0.0.1:${s3.port}`, region: "us-east-1" };
+  const { config, files } = setUp("s3://backups/stores/own.db", store);
+  expect(await config.restore({ ifReplicaExists: true })).toBe(config.dbpath);
+  await writeRows(config.dbpath, 30);
+  expect(await config.timedReplicate(30)).toBe(true);
+  expect(files()).toEqual([]);
+  expect((await s3.keys("stores/own.db")).length).toBeGreaterThan(0);
+  expect(rowsIn(await config.restore())).toBe(30);
+});
+
+test("the address wins over the one that the URL's host stands for", async () => {
+  const url = "s3://backups.localhost:1/stores/wins.db";
+  const { config } = setUp(url, { endpoint: `http://127.0.0.1:${s3.port}` });
+  await writeRows(config.dbpath, 30);
+  expect(await config.timedReplicate(30)).toBe(true);
+  expect(rowsIn(await config.restore())).toBe(30);
+});
+
+test("an address where no store is: in litestream's words", async () => {
+  const { config } = setUp("s3://backups/stores/none.db", { endpoint: "http://127.0.0.1:1" });
+  const { endpoint } = config;
+  expect(endpoint).toBe("http://127.0.0.1:1");
+  await expect(config.restore({ timeoutSeconds: 3 })).rejects.toMatchObject({ reason: "unreachable" });
+});
+
+test("no configuration is left, neither by a call nor by one that was killed before", async () => {
+  const { config } = setUp("s3://backups/stores/left.db", { endpoint: `http://127.0.0.1:${s3.port}` });
+  await writeRows(config.dbpath, 30);
+  const configurations = () => readdirSync(config.folder).filter((name) => name.includes("-config-"));
+  writeFileSync(join(config.folder, "db.sqlite.litestream-config-0123456789abcdef"), "{}");
+  writeFileSync(join(config.folder, "other.sqlite.litestream-config-0123456789abcdef"), "{}");
+  expect(await config.replicateOnce({ timeoutSeconds: 30, keepLocal: true })).toMatchObject({ ok: true });
+  expect(configurations()).toEqual(["other.sqlite.litestream-config-0123456789abcdef"]);
+});
