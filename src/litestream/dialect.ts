@@ -275,24 +275,50 @@ export interface Written {
  */
 export type Chain = "none" | "whole" | "broken" | "ahead";
 
+/** An object of a 0.5 replica, as `litestream ltx` lists it. */
+export interface ReplicaObject {
+  /** 0: as it was uploaded; 9: a snapshot; in between: compacted. */
+  readonly level: number;
+  /** The transactions (TXID) that it holds, first and last. */
+  readonly min: bigint;
+  readonly max: bigint;
+  /** In bytes; `NaN` where the list does not say. */
+  readonly size: number;
+  /** By the store's clock, in ms since 1970, a whole second; `NaN` where the list does not say. */
+  readonly created: number;
+}
+
+/** What 0.5 lists, one object a line, the transactions in hexadecimal; `undefined` when it is no such list. */
+export function objectsOf(stdout: string): ReplicaObject[] | undefined {
+  const [header = "", ...rows] = stdout.trimEnd().split("\n");
+  if (!/^(?:level\s+)?min_txid\s+max_txid\s+size\s+created\s*$/.test(header)) return undefined;
+  const objects: ReplicaObject[] = [];
+  for (const row of rows) {
+    const [, level, min, max, size, created = ""] =
+      /^(?:(\d+)\s+)?([0-9a-f]{16})\s+([0-9a-f]{16})\s+(?:(\d+)\s+)?(\S+)?/.exec(row) ?? [];
+    if (min === undefined) return undefined;
+    objects.push({
+      level: Number(level ?? 0),
+      min: BigInt(`0x${min}`),
+      max: BigInt(`0x${max}`),
+      size: Number(size ?? Number.NaN),
+      created: Date.parse(created),
+    });
+  }
+  return objects;
+}
+
 /**
- * What 0.5 lists, one object a line, the transactions that each holds in hexadecimal; `undefined` when it is no such list.
+ * Whether a restore of the newest state finds all that it needs in what 0.5 lists; `undefined` when it is no such list.
  * litestream takes its own position from level 0 alone. Where the newest of those objects have been deleted, it uses their
  * TXIDs again, and a restore prefers the older snapshot (level 9) of the same TXID.
  */
 export function chainOf(stdout: string, written?: Written): Chain | undefined {
-  const [header = "", ...rows] = stdout.trimEnd().split("\n");
-  if (!/^(?:level\s+)?min_txid\s+max_txid\s+size\s+created\s*$/.test(header)) return undefined;
-  if (rows.length === 0) return "none";
-  const objects: { level: number; min: bigint; max: bigint }[] = [];
-  for (const row of rows) {
-    const [, level, min, max] = /^(?:(\d+)\s+)?([0-9a-f]{16})\s+([0-9a-f]{16})\s/.exec(row) ?? [];
-    if (min === undefined) return undefined;
-    objects.push({ level: Number(level ?? 0), min: BigInt(`0x${min}`), max: BigInt(`0x${max}`) });
-  }
+  const objects = objectsOf(stdout);
+  if (objects === undefined || objects.length === 0) return objects && "none";
   let reached = 0n;
   let newest = 0n;
-  for (const { min, max } of objects.sort((a, b) => (a.min < b.min ? -1 : Number(a.min > b.min)))) {
+  for (const { min, max } of objects.toSorted(byFirst)) {
     if (min <= reached + 1n && max > reached) reached = max;
     if (max > newest) newest = max;
   }
@@ -301,6 +327,86 @@ export function chainOf(stdout: string, written?: Written): Chain | undefined {
   if (newest > position) return "ahead";
   const hidden = objects.some(({ level, max }) => level > 0 && max >= first && max > snapshot);
   return reached === position && !hidden ? "whole" : "broken";
+}
+
+const byFirst = (a: ReplicaObject, b: ReplicaObject) => (a.min < b.min ? -1 : Number(a.min > b.min));
+
+const SNAPSHOT_LEVEL = 9;
+
+/**
+ * What a restore of the newest state downloads: the newest snapshot, then again and again the object that goes on from
+ * there and reaches furthest (CalcRestorePlan in litestream's replica.go, the same in 0.5.10 and 0.5.17). It does not know
+ * that the first object of each life is a whole copy too.
+ */
+export function restorePlan(objects: readonly ReplicaObject[]): ReplicaObject[] {
+  const furthest = (some: ReplicaObject[]) =>
+    some.reduce<ReplicaObject | undefined>(
+      (best, one) => (best && best.max >= one.max ? best : one),
+      undefined,
+    );
+  const plan: ReplicaObject[] = [];
+  let next = furthest(objects.filter(({ level }) => level === SNAPSHOT_LEVEL));
+  let rest = objects.filter(({ level }) => level < SNAPSHOT_LEVEL);
+  for (let reached = 0n; ; ) {
+    if (next !== undefined) {
+      plan.push(next);
+      reached = next.max;
+    }
+    rest = rest.filter(({ max }) => max > reached);
+    next = furthest(rest.filter(({ min }) => min <= reached + 1n));
+    if (next === undefined) return plan;
+  }
+}
+
+/** What a call may do for the boots to come, once all that it had to do is proven. */
+export interface Upkeep {
+  /** A snapshot is worth its upload: a restore would download more than `LONGEST_PLAN` copies of the database. */
+  readonly snapshot: boolean;
+  /**
+   * What is older may go, in ms since 1970 by the store's clock, and it is enough to be worth the work; `undefined`: nothing.
+   * A state within the history is still there afterwards: the newest snapshot before it stays, and all that came since.
+   */
+  readonly before: number | undefined;
+}
+
+/**
+ * In copies of the database: two, and what was added to them. A life adds one, so that every second life uploads a copy
+ * more, and no boot downloads much more than twice what the first did.
+ */
+const LONGEST_PLAN = 2.5;
+/** In copies of the database: removing downloads and uploads about one each itself. */
+const WORTH_REMOVING = 2;
+
+/**
+ * @param objects all of the replica, after this call's proof
+ * @param copy the size of a whole copy as it lies in the replica (compressed), in bytes
+ * @param historyMs how far back a restore must be able to go
+ */
+export function upkeepOf(objects: readonly ReplicaObject[], copy: number, historyMs: number): Upkeep {
+  const bytes = (some: readonly ReplicaObject[]) => some.reduce((sum, { size }) => sum + size, 0);
+  const plan = restorePlan(objects);
+  // By the store's own clock: this machine's may be wrong, and the newest object has only just been written.
+  const since = Math.max(...objects.map(({ created }) => created)) - historyMs;
+  const bases = objects.filter(({ level, created }) => level === SNAPSHOT_LEVEL && created <= since);
+  const before = bases.length > 0 ? Math.max(...bases.map(({ created }) => created)) : undefined;
+  // What is compacted goes as well, but later: it does not count.
+  const old = objects.filter(
+    ({ level, created }) =>
+      before !== undefined && created < before && (level === 0 || level === SNAPSHOT_LEVEL),
+  );
+  return {
+    snapshot: plan.length > 1 && bytes(plan) > LONGEST_PLAN * copy,
+    before: bytes(old) >= WORTH_REMOVING * copy ? before : undefined,
+  };
+}
+
+/** The size of the whole copy that a call has uploaded, in bytes; `undefined` where the list has none. */
+export function copySize(objects: readonly ReplicaObject[], written: Written): number | undefined {
+  const { first, snapshot } = written;
+  const copy =
+    objects.find(({ level, max }) => level === SNAPSHOT_LEVEL && max === snapshot) ??
+    objects.find(({ level, min }) => level === 0 && min === first);
+  return copy?.size;
 }
 
 const REASONS: readonly [FailureReason | "no-backup", RegExp][] = [

@@ -3,9 +3,14 @@ import {
   chainOf,
   complaintOf,
   configurationOf,
+  copySize,
   identify,
   NO_BACKUP,
+  objectsOf,
+  type ReplicaObject,
   restoreArgs,
+  restorePlan,
+  upkeepOf,
 } from "../../src/litestream/dialect.ts";
 import { COMMANDS, REPLICATE_HELP } from "./recorded.ts";
 
@@ -412,6 +417,148 @@ describe("what the list of a replica tells on 0.5", () => {
     ["none", "", written(1n, 1n)],
   ])("%s: %s, written %o", (chain, rows, call) => {
     expect(chainOf(HEADER + rows, call)).toBe(chain);
+  });
+});
+
+describe("the objects of a replica on 0.5", () => {
+  // Recorded: 0.5.17, after three lives of a database of 10 MB, a snapshot and a compaction.
+  const LIST = `level  min_txid          max_txid          size      created
+0      0000000000000003  0000000000000003  10251593  2026-11-25T04:40:50Z
+1      0000000000000001  0000000000000003  10251594  2026-11-25T04:40:53Z
+9      0000000000000001  0000000000000003  10251595  2026-11-25T04:40:52Z
+`;
+
+  test("are read with their size and time", () => {
+    const created = Date.UTC(2026, 10, 25, 4, 40, 50);
+    expect(objectsOf(LIST)).toEqual([
+      { level: 0, min: 3n, max: 3n, size: 10251593, created },
+      { level: 1, min: 1n, max: 3n, size: 10251594, created: created + 3000 },
+      { level: 9, min: 1n, max: 3n, size: 10251595, created: created + 2000 },
+    ]);
+  });
+
+  test("are none where the replica is empty, and not known where it is no list", () => {
+    expect(objectsOf("level  min_txid  max_txid  size  created\n")).toEqual([]);
+    expect(objectsOf("usage: ltx\n")).toBeUndefined();
+  });
+
+  test("without a size or time decide nothing, and still show the chain", () => {
+    const list = LIST.replace(/\d{8} {2}\S+Z/g, "10.2MB  just now");
+    const objects = objectsOf(list) ?? [];
+    expect(objects).toMatchObject([{ size: Number.NaN, created: Number.NaN }, {}, {}]);
+    expect(chainOf(list)).toBe("whole");
+    expect(upkeepOf(objects, Number.NaN, 0)).toEqual({ snapshot: false, before: undefined });
+    expect(upkeepOf(objects, 1, 0)).toEqual({ snapshot: false, before: undefined });
+  });
+
+  const object = (level: number, min: number, max: number, size = 100, created = max): ReplicaObject => ({
+    level,
+    min: BigInt(min),
+    max: BigInt(max),
+    size,
+    created,
+  });
+
+  test.each([
+    ["each life's", [object(0, 1, 1), object(0, 2, 2), object(0, 3, 3)], ["0:1", "0:2", "0:3"]],
+    ["the newest snapshot", [object(0, 1, 1), object(0, 2, 2), object(9, 1, 1), object(9, 1, 2)], ["9:2"]],
+    ["what came after it", [object(0, 3, 3), object(0, 2, 2), object(9, 1, 2)], ["9:2", "0:3"]],
+    [
+      "what reaches furthest",
+      [object(0, 1, 1), object(0, 2, 2), object(0, 3, 3), object(1, 1, 2)],
+      ["1:2", "0:3"],
+    ],
+    ["a compaction that overlaps", [object(9, 1, 3), object(1, 2, 5), object(0, 4, 4)], ["9:3", "1:5"]],
+    ["nothing after a gap", [object(0, 1, 1), object(0, 3, 3)], ["0:1"]],
+    ["nothing of an empty replica", [], []],
+  ])("restore reads %s", (_, objects, expected) => {
+    expect(restorePlan(objects).map(({ level, max }) => `${level}:${max}`)).toEqual(expected);
+  });
+
+  test("a whole copy's size is that of the call's snapshot, else of its first object", () => {
+    const objects = [object(0, 1, 1, 90), object(0, 2, 2, 100), object(0, 3, 3, 1), object(9, 1, 3, 95)];
+    const written = { first: 2n, position: 3n };
+    expect(copySize(objects, { ...written, snapshot: undefined })).toBe(100);
+    expect(copySize(objects, { ...written, snapshot: 3n })).toBe(95);
+    expect(copySize(objects, { first: undefined, snapshot: undefined, position: 3n })).toBeUndefined();
+  });
+
+  test.each([
+    [false, "two copies, and what was added", [object(9, 1, 1), object(0, 2, 2), object(0, 3, 3, 10)]],
+    [true, "three copies", [object(9, 1, 1), object(0, 2, 2), object(0, 3, 3)]],
+    [true, "many small objects", Array.from({ length: 30 }, (_, i) => object(0, i + 1, i + 1, 10))],
+    [false, "one object, larger than the database is now", [object(9, 1, 1, 1000)]],
+  ])("a snapshot is due: %s: %s", (due, _, objects) => {
+    expect(upkeepOf(objects, 100, 0).snapshot).toBe(due);
+  });
+
+  test.each([
+    [undefined, "no snapshot", [object(0, 1, 1), object(0, 2, 2), object(0, 3, 3)], 0],
+    [
+      3,
+      "the newest snapshot, no history",
+      [object(0, 1, 1), object(0, 2, 2), object(9, 1, 3), object(0, 4, 4)],
+      0,
+    ],
+    [undefined, "too little", [object(0, 2, 2), object(9, 1, 3), object(0, 4, 4)], 0],
+    [
+      undefined,
+      "all of it within the history",
+      [object(0, 1, 1), object(0, 2, 2), object(9, 1, 3), object(0, 4, 4)],
+      2,
+    ],
+    [
+      3,
+      "the snapshot at its beginning",
+      [object(0, 1, 1), object(0, 2, 2), object(9, 1, 3), object(9, 1, 6)],
+      3,
+    ],
+    [undefined, "compacted objects do not count", [object(1, 1, 1), object(1, 2, 2), object(9, 1, 3)], 0],
+  ])("what is before %s may go: %s", (before, _, objects, historyMs) => {
+    expect(upkeepOf(objects, 100, historyMs).before).toBe(before);
+  });
+
+  // What 0.5.10 and 0.5.17 were seen to do with `levels`, `snapshot.retention` and `l0-retention`.
+  function tidied(objects: ReplicaObject[], { snapshot, before }: ReturnType<typeof upkeepOf>, now: number) {
+    const newest = objects.filter(({ level }) => level === 0).at(-1);
+    const end = Number(newest?.max);
+    const all = snapshot ? [...objects, object(9, 1, end, 100, now)] : objects;
+    if (before === undefined) return all;
+    const compacted = Math.max(0, ...all.filter(({ level }) => level === 1).map(({ max }) => Number(max)));
+    const [base] = all.filter(({ level, created }) => level === 9 && created >= before);
+    return [...all, object(1, compacted + 1, end, 100, now)].filter(
+      (one) => one.created >= before || one === newest || (one.level === 1 && one.max >= (base?.max ?? 0n)),
+    );
+  }
+
+  test.each([
+    ["none", 0, 11],
+    ["of 10 lives", 1000, 30],
+  ])("over 100 lives boots stay short and the bucket small, and history stays: %s", (_, historyMs, most) => {
+    let objects: ReplicaObject[] = [];
+    const states: { at: number; max: bigint }[] = [];
+    let uploads = 0;
+    for (let life = 1; life <= 100; life += 1) {
+      const now = life * 100;
+      const copy = object(0, 2 * life - 1, 2 * life - 1, 100, now);
+      const added = object(0, 2 * life, 2 * life, 1, now);
+      objects = [...objects, copy, added];
+      states.push({ at: now + 50, max: added.max });
+      const known = objects.length;
+      const upkeep = upkeepOf(objects, 100, historyMs);
+      objects = tidied(objects, upkeep, now + 20);
+      uploads += 1 + Number(upkeep.snapshot) + Number(upkeep.before !== undefined);
+      expect(objects.length).toBeLessThan(known + 3);
+
+      const bytes = (some: ReplicaObject[]) => some.reduce((sum, { size }) => sum + size, 0);
+      expect(bytes(restorePlan(objects))).toBeLessThan(250);
+      expect(bytes(objects)).toBeLessThan(most * 100);
+      for (const { at, max } of states.filter((state) => state.at >= now - historyMs)) {
+        const plan = restorePlan(objects.filter(({ created }) => created < at));
+        expect(plan.at(-1)?.max).toBe(max);
+      }
+    }
+    expect(uploads).toBeLessThan(200);
   });
 });
 
