@@ -193,6 +193,8 @@ function removeCompanions(dbpath: string): void {
   for (const suffix of SIDECARS) removeFile(dbpath + suffix);
   removeLitestreamFolder(dbpath);
   removeConfigurations(dbpath);
+  removeFile(recordFile(dbpath));
+  removeFile(`${recordFile(dbpath)}.tmp`);
   removeAbandonedRestores(dbpath);
 }
 
@@ -237,6 +239,11 @@ function removeConfigurations(dbpath: string): void {
 
 /** litestream's own memory of the database. */
 export const litestreamFolder = (dbpath: string) => join(dirname(dbpath), `.${basename(dbpath)}-litestream`);
+
+/** What this machine knows of the replica. */
+export const recordFile = (dbpath: string) => join(dirname(dbpath), `.${basename(dbpath)}-litestream-s3`);
+
+export const hasRecord = (dbpath: string) => existsSync(recordFile(dbpath));
 
 /** Whether litestream has worked on the database before. */
 export function hasLitestreamFolder(dbpath: string): boolean {

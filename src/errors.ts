@@ -10,6 +10,8 @@ export type FailureReason =
   | "unreachable"
   /** The file is no SQLite database that litestream can open. */
   | "not-a-database"
+  /** Another machine has written to the replica since this one last knew it. */
+  | "replica-moved"
   /** The caller's `AbortSignal` ended the call. */
   | "aborted"
   /** Anything else: the message has litestream's own words. */
@@ -26,6 +28,8 @@ export const ADVICE: Readonly<Record<FailureReason | "no-backup" | "still-changi
   "no-backup":
     "Check REPLICA_URL, or pass { ifReplicaExists: true } where a first boot without a backup is fine.",
   "still-changing": "Stop everything that writes to the database, and close it, before replicating.",
+  "replica-moved":
+    "To go on with the replica's, call delete() and restore(); to replace that with the database that is here, pass { takeOver: true }.",
   aborted: "The caller's AbortSignal asked for it.",
   failed: "The lines that litestream printed are in the log at level debug.",
 };

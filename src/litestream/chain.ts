@@ -1,9 +1,7 @@
-import { readdirSync } from "node:fs";
-import { join } from "node:path";
-import { litestreamFolder } from "../database-files.ts";
 import type { Job } from "./binary.ts";
 import { startLitestream } from "./configuration.ts";
 import { type Chain, chainOf, complaintOf, type Dialect, type Written } from "./dialect.ts";
+import { LIST_LIMIT, ownPosition } from "./writers.ts";
 
 /**
  * Whether what the replica holds can be restored, as far as its list tells: an object that is missing (a lifecycle
@@ -19,7 +17,8 @@ export async function lookAtChain(
   written?: Omit<Written, "position">,
 ): Promise<Chain | { words: string }> {
   if (dialect.list === undefined) return "whole";
-  const position = written && positionOf(job.dbpath);
+  const own = ownPosition(job.dbpath)[""];
+  const position = written && own !== undefined ? BigInt(`0x${own}`) : undefined;
   if (written && position === undefined) return { words: "litestream's own position could not be read" };
   const child = startLitestream(job, dialect.list(job.dbpath), { signal, capture: LIST_LIMIT });
   const { exitCode, stdout, lines } = await child.ended;
@@ -29,18 +28,3 @@ export async function lookAtChain(
   const { words, said } = complaintOf(lines, [job.dbpath, job.s3]);
   return { words: said && exitCode !== 0 ? words : "the list of the replica's objects could not be read" };
 }
-
-/** The TXID that litestream 0.5 has come to: its newest file of level 0. */
-function positionOf(dbpath: string): bigint | undefined {
-  try {
-    const names = readdirSync(join(litestreamFolder(dbpath), "ltx", "0"));
-    const ids = names.flatMap((name) => /^[0-9a-f]{16}-([0-9a-f]{16})\.ltx$/.exec(name)?.[1] ?? []).sort();
-    const newest = ids.at(-1);
-    return newest === undefined ? undefined : BigInt(`0x${newest}`);
-  } catch {
-    return undefined;
-  }
-}
-
-/** In characters; a line has about 80. A longer list has lost its header, and counts as one that can't be read. */
-const LIST_LIMIT = 16 * 1024 * 1024;

@@ -40,6 +40,16 @@ export interface Dialect {
   readonly env: Environment;
   /** Lists the objects of the replica; `undefined` on 0.3, whose restore tells an incomplete backup from none. */
   readonly list?: (dbpath: string) => string[];
+  /** How far the replica has come; `undefined` where it can't tell. */
+  readonly position?: {
+    /** Of the backup. */
+    readonly format: string;
+    readonly args: (dbpath: string) => string[];
+    /** From what that prints: the ends, and when it was written to last; `undefined` when it is no such list. */
+    readonly of: (
+      stdout: string,
+    ) => { position: Readonly<Record<string, string>>; at: Date | undefined } | undefined;
+  };
   /** Whether a backup made by another dialect can be invisible to it; what to tell the user. */
   readonly blindTo?: string;
 }
@@ -113,6 +123,7 @@ const V0_3: Dialect = {
     startsFresh: true,
   },
   env: {},
+  position: { format: "0.3", args: (dbpath) => ["wal", ...CONFIGURED, dbpath], of: endsOf0_3 },
   blindTo:
     "litestream 0.3 cannot see backups made by litestream 0.5: where this path has one, install litestream 0.5.6 or newer",
 };
@@ -135,6 +146,11 @@ const V0_5: Dialect = {
   },
   env: { LOG_LEVEL: "debug" },
   list: (dbpath) => ["ltx", "-level", "all", ...CONFIGURED, dbpath],
+  position: {
+    format: "0.5",
+    args: (dbpath) => ["ltx", "-level", "all", ...CONFIGURED, dbpath],
+    of: endOf0_5,
+  },
 };
 
 /** 0.5.0 – 0.5.5: exit code 0 whatever happened, and no line on success. */
@@ -307,6 +323,35 @@ export function objectsOf(stdout: string): ReplicaObject[] | undefined {
   }
   return objects;
 }
+
+/** The highest TXID of all objects: compaction takes away those of level 0. */
+function endOf0_5(stdout: string) {
+  const objects = objectsOf(stdout);
+  if (objects === undefined) return undefined;
+  const newest = objects.toSorted((a, b) => (a.max < b.max ? -1 : Number(a.max > b.max))).at(-1);
+  if (newest === undefined) return { position: {}, at: undefined };
+  return { position: { "": newest.max.toString(16).padStart(16, "0") }, at: dateOf(newest.created) };
+}
+
+/** Of each generation the end of its newest WAL segment; `wal` prints index, offset and size in decimal. */
+function endsOf0_3(stdout: string) {
+  const [header = "", ...rows] = stdout.trimEnd().split("\n");
+  if (!/^replica\s+generation\s+index\s+offset\s+size\s+created\s*$/.test(header)) return undefined;
+  const position: Record<string, string> = {};
+  let last = Number.NaN;
+  for (const row of rows) {
+    const [, generation, index, offset, created = ""] =
+      /^\S+\s+([0-9a-f]{16})\s+(\d+)\s+(\d+)\s+\d+\s+(\S+)/.exec(row) ?? [];
+    if (generation === undefined || index === undefined || offset === undefined) return undefined;
+    const end = `${index.padStart(12, "0")}:${offset.padStart(16, "0")}`;
+    if (end > (position[generation] ?? "")) position[generation] = end;
+    const at = Date.parse(created);
+    if (!(at <= last)) last = at;
+  }
+  return { position, at: dateOf(last) };
+}
+
+const dateOf = (ms: number) => (Number.isNaN(ms) ? undefined : new Date(ms));
 
 /**
  * Whether a restore of the newest state finds all that it needs in what 0.5 lists; `undefined` when it is no such list.

@@ -23,18 +23,30 @@ import {
   LitestreamUnsupportedError,
   messageOf,
 } from "../errors.ts";
+import type { Position } from "../replica-record.ts";
 import { identifyBinary, type Job, type Litestream } from "./binary.ts";
 import { lookAtChain } from "./chain.ts";
 import type { Child } from "./child.ts";
 import { startLitestream } from "./configuration.ts";
 import { complaintOf, type Dialect, type Reading, type Written } from "./dialect.ts";
 import { CutShort, pause, unlessCut, withLimit, withTurn } from "./limit.ts";
+import {
+  furthest,
+  hasMovedOn,
+  knownPosition,
+  lookAtReplica,
+  movedOn,
+  ownPosition,
+  remember,
+} from "./writers.ts";
 
 export interface ReplicateOptions {
   /** How long it may take at most, in seconds: positive and finite. */
   timeoutSeconds: number;
   /** Leaves the local files in place. Default: false. */
   keepLocal?: boolean;
+  /** Goes on where another machine has written to the replica meanwhile: its state is replaced by this one. Default: false. */
+  takeOver?: boolean;
   /** Ends the call early, with the reason `aborted`. */
   signal?: AbortSignal;
 }
@@ -82,14 +94,18 @@ const UNTOLD =
   "litestream did not say how it has read the database, as the versions do that this library knows, so that a commit may be missing";
 
 /** The runs under way, by database. */
-const running = new Map<string, { job: Job; keepLocal: boolean; outcome: Promise<Outcome> }>();
+const running = new Map<string, { job: Job; wanted: Wanted; outcome: Promise<Outcome> }>();
+
+/** What the caller wants besides the proof. */
+type Wanted = Readonly<Required<Pick<ReplicateOptions, "keepLocal" | "takeOver">>>;
 
 /**
  * Replicates until everything committed is proven to be in the replica, then removes the local files.
  * @throws DatabaseNotFoundError, LitestreamNotFoundError, LitestreamUnsupportedError
  */
 export async function replicate(job: Job, options: ReplicateOptions): Promise<ReplicateResult> {
-  const { timeoutSeconds, keepLocal = false } = options;
+  const { timeoutSeconds, keepLocal = false, takeOver = false } = options;
+  const wanted: Wanted = { keepLocal, takeOver };
   const start = performance.now();
   let litestream: Litestream | undefined;
   const outcome = await withLimit(timeoutSeconds, options.signal, async (signal): Promise<Outcome> => {
@@ -113,8 +129,8 @@ export async function replicate(job: Job, options: ReplicateOptions): Promise<Re
           `litestream ${version} (${litestream.file}) can't prove that a replication succeeded: upgrade to 0.5.6 or newer.`,
         );
       }
-      return await shareRun(job, keepLocal, signal, timeoutSeconds, () =>
-        withTurn(signal, () => prove(job, dialect, keepLocal, signal, timeoutSeconds)),
+      return await shareRun(job, wanted, signal, timeoutSeconds, () =>
+        withTurn(signal, () => prove(job, dialect, wanted, signal, timeoutSeconds)),
       );
     } catch (error) {
       if (!(error instanceof CutShort)) throw error;
@@ -132,7 +148,7 @@ export async function replicate(job: Job, options: ReplicateOptions): Promise<Re
 /** One run a database at a time. A call that wants the same as the run under way takes its outcome, by its own deadline. */
 async function shareRun(
   job: Job,
-  keepLocal: boolean,
+  wanted: Wanted,
   signal: AbortSignal,
   timeoutSeconds: number,
   run: () => Promise<Outcome>,
@@ -145,7 +161,8 @@ async function shareRun(
     );
     if (signal.aborted) return cutFailure(job, signal, timeoutSeconds);
     const same =
-      other.keepLocal === keepLocal &&
+      other.wanted.keepLocal === wanted.keepLocal &&
+      other.wanted.takeOver === wanted.takeOver &&
       other.job.s3 === job.s3 &&
       other.job.binary === job.binary &&
       other.job.env.AWS_ACCESS_KEY_ID === job.env.AWS_ACCESS_KEY_ID &&
@@ -162,7 +179,7 @@ async function shareRun(
     }
     return await run();
   });
-  running.set(key, { job, keepLocal, outcome });
+  running.set(key, { job, wanted, outcome });
   try {
     return await outcome;
   } finally {
@@ -177,16 +194,23 @@ async function shareRun(
 async function prove(
   job: Job,
   dialect: Dialect,
-  keepLocal: boolean,
+  { keepLocal, takeOver }: Wanted,
   signal: AbortSignal,
   timeoutSeconds: number,
 ): Promise<Outcome> {
-  if (await heldOpenHere(job.dbpath)) {
+  const [open, admission] = await Promise.all([
+    heldOpenHere(job.dbpath),
+    admit(job, dialect, takeOver, signal),
+  ]);
+  if (open) {
     job.logger.warn(
       { dbpath: job.dbpath },
       "this process still has the database open; close it first: what is committed after the replication is lost",
     );
   }
+  if ("ok" in admission) return admission;
+  if (signal.aborted) return cutFailure(job, signal, timeoutSeconds, admission.last);
+  let { position } = admission;
   let last: Failure | undefined;
   // What was checkpointed since an earlier call's run, 0.5 can miss: only a whole copy within this call is a good beginning.
   let copy: WholeCopy = hasLitestreamFolder(job.dbpath) ? "due" : "perhaps";
@@ -199,7 +223,10 @@ async function prove(
     await pause(wait, signal);
     if (signal.aborted) break;
     if (replaced()) return failure(job, "failed", "it was removed or replaced meanwhile");
+    remember(job, dialect, position, true);
     const synced = await synchronise(job, dialect, { anew: copy === "due", look, reading, signal });
+    // What has gone up from here is this machine's own, also where it is told so by nothing but its files.
+    if (dialect.replicate?.startsFresh) position = furthest(position, ownPosition(job.dbpath));
     if (replaced()) {
       return failure(
         job,
@@ -266,6 +293,7 @@ async function prove(
     }
     // From this look to the removal nothing is awaited: no commit of this process can come between.
     if (chain === "whole" && unchanged()) {
+      if (keepLocal) remember(job, dialect, furthest(position, ownPosition(job.dbpath)), false);
       const outcome = keepLocal ? { ok: true as const } : remove(job, synced.before);
       if (outcome !== undefined) return outcome;
     }
@@ -273,6 +301,46 @@ async function prove(
     last = failure(job, ...CHANGING);
   }
   return cutFailure(job, signal, timeoutSeconds, last);
+}
+
+/**
+ * Before the first upload: looks whether another machine has written to the replica since this one last knew it.
+ * @returns how far the replica has come; the failure where nothing may be uploaded; with the signal, what went wrong last
+ */
+async function admit(
+  job: Job,
+  dialect: Dialect,
+  takeOver: boolean,
+  signal: AbortSignal,
+): Promise<Failure | { position: Position; last?: Failure | undefined }> {
+  let last: Failure | undefined;
+  for (let wait = TICK_MS; !signal.aborted; wait = Math.min(wait * 2, LONGEST_PAUSE_MS)) {
+    const seen = await lookAtReplica(job, dialect, signal);
+    if (seen !== undefined && "reason" in seen) {
+      const { words, said } = seen;
+      const reason = seen.reason === "no-backup" ? "failed" : seen.reason;
+      if (signal.aborted && !said && (last !== undefined || reason === "failed")) break;
+      last = failure(job, reason, words);
+      if (FINAL.has(reason)) return last;
+      await pause(wait, signal);
+      continue;
+    }
+    const { position = {}, at } = seen ?? {};
+    const known = knownPosition(job, dialect);
+    if (known !== undefined && hasMovedOn(known, position)) {
+      if (!takeOver) return failure(job, "replica-moved", movedOn(at));
+      job.logger.warn({ s3: job.s3 }, `${movedOn(at)}: taking over`);
+      // What litestream remembers is how it was before.
+      removeLitestreamFolder(job.dbpath);
+    } else if (known === undefined && Object.keys(position).length > 0) {
+      job.logger.warn(
+        { s3: job.s3 },
+        "the replica holds a backup that this machine has neither restored nor written: it is replaced",
+      );
+    }
+    return { position };
+  }
+  return { position: {}, last };
 }
 
 const least = (a: bigint | undefined, b: bigint | undefined) =>

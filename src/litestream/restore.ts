@@ -1,4 +1,12 @@
-import { fileKind, isEmpty, RestoreTarget, recoverDatabase, removeLeftovers } from "../database-files.ts";
+import {
+  fileKind,
+  hasRecord,
+  isEmpty,
+  RestoreTarget,
+  recoverDatabase,
+  removeLeftovers,
+  removeLitestreamFolder,
+} from "../database-files.ts";
 import { withDatabaseLock } from "../database-lock.ts";
 import { ADVICE, DatabaseExistsError, LitestreamError, messageOf, RestoreError } from "../errors.ts";
 import { identifyBinary, type Job } from "./binary.ts";
@@ -6,12 +14,18 @@ import { lookAtChain } from "./chain.ts";
 import { startLitestream } from "./configuration.ts";
 import { complaintOf, NO_BACKUP, restoreArgs } from "./dialect.ts";
 import { CutShort, withLimit, withTurn } from "./limit.ts";
+import { hasMovedOn, knownPosition, lookAtReplica, movedOn, remember } from "./writers.ts";
 
 export interface RestoreOptions {
   /** Resolves without touching it where the database exists. Default: false, which rejects. */
   ifDbNotExists?: boolean;
   /** Resolves without a file where the replica path holds no backup, as on a first boot. Default: false, which rejects. */
   ifReplicaExists?: boolean;
+  /**
+   * With `ifDbNotExists`: goes on with the database that is here where another machine has written to the replica meanwhile;
+   * the next replication then replaces that. Default: false, which rejects.
+   */
+  takeOver?: boolean;
   /** How long it may take at most, in seconds. Default: as long as litestream takes (0.5 tries an unreachable store for minutes). */
   timeoutSeconds?: number;
   /** Ends the call early; it then rejects with the reason `aborted`. */
@@ -33,7 +47,7 @@ export async function restore(
   options: RestoreOptions,
 ): Promise<void> {
   const { dbpath, s3, logger } = job;
-  const keepExisting = () => {
+  const keepExisting = async (signal: AbortSignal) => {
     if (!options.ifDbNotExists) throw new DatabaseExistsError(dbpath);
     if (fileKind(dbpath) === "other") {
       throw failure(
@@ -48,6 +62,7 @@ export async function restore(
         "the database exists, but is empty: if the app has not meant that, delete() it and restore again",
       );
     }
+    await withTurn(signal, () => compareExisting(job, findBinary, options.takeOver === true, signal));
     logger.info({ dbpath }, "the database exists; nothing to restore");
   };
   const restoreMissing = async (signal: AbortSignal) => {
@@ -57,17 +72,22 @@ export async function restore(
       removeLeftovers(dbpath);
       return fileKind(dbpath) !== "missing";
     });
-    if (exists) return keepExisting();
+    if (exists) return await keepExisting(signal);
     const binary = findBinary();
+    const whole = { ...job, binary };
     const target = new RestoreTarget(dbpath);
     try {
-      const size = await download({ ...job, binary }, target, options, signal);
+      // Before the restore: what another machine writes in between is then noticed.
+      const seen = await withTurn(signal, () => glance(whole, signal));
+      const size = await download(whole, target, options, signal);
       if (size === undefined) {
+        if (seen) remember(whole, seen.dialect, seen.position, false);
         logger.info({ s3 }, "the replica holds no backup; nothing to restore");
         return;
       }
       const placed = await withDatabaseLock(job, signal, () => target.moveIntoPlace());
-      if (!placed) return keepExisting();
+      if (!placed) return await keepExisting(signal);
+      if (seen) remember(whole, seen.dialect, seen.position, false);
       logger.info({ dbpath, bytes: size }, "restored");
     } finally {
       target.discard();
@@ -86,6 +106,59 @@ export async function restore(
     if (error instanceof LitestreamError) throw error;
     throw failure(job, "failed", messageOf(error), error);
   });
+}
+
+/** The longest that a boot waits for a look at the replica, without which it goes on. */
+const GLANCE_SECONDS = 5;
+
+/** How far the replica has come; `undefined` where that can't be told just then. */
+async function glance(job: Job, caller: AbortSignal) {
+  return await withLimit(GLANCE_SECONDS, caller, async (signal) => {
+    const { dialect } = await identifyBinary(job.binary, { ...job, signal });
+    const seen = await lookAtReplica(job, dialect, signal);
+    return seen === undefined || "reason" in seen ? undefined : { ...seen, dialect };
+  }).catch((error: unknown) => {
+    if (error instanceof CutShort && !caller.aborted) return undefined;
+    throw error;
+  });
+}
+
+/**
+ * A machine that comes back with an old disk: its database may be older than the replica.
+ * @throws RestoreError where another machine has written to the replica since, unless that is to be replaced
+ */
+async function compareExisting(
+  job: Omit<Job, "binary">,
+  findBinary: () => string,
+  takeOver: boolean,
+  signal: AbortSignal,
+): Promise<void> {
+  const { dbpath, s3, logger } = job;
+  // Built here, or from before there were records: nothing to compare.
+  if (!hasRecord(dbpath)) return;
+  let seen: Awaited<ReturnType<typeof glance>>;
+  let whole: Job | undefined;
+  try {
+    whole = { ...job, binary: findBinary() };
+    seen = await glance(whole, signal);
+  } catch (error) {
+    if (signal.aborted) throw error;
+    logger.warn({ s3 }, messageOf(error));
+  }
+  if (whole === undefined || seen === undefined) {
+    logger.warn(
+      { dbpath, s3 },
+      "the replica can't be looked at just now: if another machine has written to it, the database here is the older one",
+    );
+    return;
+  }
+  const known = knownPosition(whole, seen.dialect);
+  if (known === undefined || !hasMovedOn(known, seen.position)) return;
+  const words = movedOn(seen.at);
+  if (!takeOver) throw failure(job, "replica-moved", `the database is here, but ${words}`);
+  logger.warn({ s3 }, `${words}: taking over`);
+  removeLitestreamFolder(dbpath);
+  remember(whole, seen.dialect, seen.position, false);
 }
 
 /**

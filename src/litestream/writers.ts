@@ -1,0 +1,115 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { litestreamFolder } from "../database-files.ts";
+import { messageOf } from "../errors.ts";
+import { type Position, readRecord, writeRecord } from "../replica-record.ts";
+import type { Job } from "./binary.ts";
+import { startLitestream } from "./configuration.ts";
+import { type Complaint, complaintOf, type Dialect } from "./dialect.ts";
+
+// Two machines that write to one replica path: the last one wins, whole, and litestream tells neither. What tells is that
+// the replica has come further than this machine knows of.
+
+/** How far the replica has come, and when it was written to last, by the store's clock. */
+export interface Seen {
+  readonly position: Position;
+  readonly at: Date | undefined;
+}
+
+/** In characters; a line has about 80. A longer list has lost its header, and counts as one that can't be read. */
+export const LIST_LIMIT = 16 * 1024 * 1024;
+
+/** Lists the replica; a complaint where that could not be done. */
+export async function lookAtReplica(
+  job: Job,
+  dialect: Dialect,
+  signal: AbortSignal,
+): Promise<Seen | Complaint | undefined> {
+  if (dialect.position === undefined) return undefined;
+  const args = dialect.position.args(job.dbpath);
+  const child = startLitestream(job, args, { signal, capture: LIST_LIMIT });
+  const { exitCode, stdout, lines } = await child.ended;
+  const seen = exitCode === 0 ? dialect.position.of(stdout) : undefined;
+  if (seen !== undefined) return seen;
+  const complaint = complaintOf(lines, [job.dbpath, job.s3]);
+  return complaint.said
+    ? complaint
+    : { ...complaint, words: "the list of the replica's objects could not be read" };
+}
+
+/** What this machine knows of the replica; `undefined` where it has never restored from it, nor written to it. */
+export function knownPosition(job: Job, dialect: Dialect): Position | undefined {
+  const record = readRecord(job.dbpath, nameOf(job, dialect));
+  if (record === undefined || !record.uploading) return record?.position;
+  return furthest(record.position, ownPosition(job.dbpath));
+}
+
+/** Remembers how far the replica has come. A full disk is no reason to stop: what it costs is said in the log. */
+export function remember(job: Job, dialect: Dialect, position: Position, uploading: boolean): void {
+  try {
+    writeRecord(job.dbpath, { replica: nameOf(job, dialect), position, uploading });
+  } catch (error) {
+    const { dbpath } = job;
+    job.logger.warn(
+      { dbpath },
+      `the replica's position could not be written down, so that this machine may take its own backup for another's: ${messageOf(error)}`,
+    );
+  }
+}
+
+/** Whether the replica holds what this machine does not know of. */
+export function hasMovedOn(known: Position, now: Position): boolean {
+  return Object.entries(now).some(([part, end]) => end > (known[part] ?? ""));
+}
+
+/** In words; `at` by the store's clock. */
+export function movedOn(at: Date | undefined): string {
+  const when = at === undefined ? "" : ` (at ${at.toISOString().replace(".000Z", "Z")})`;
+  return `another machine has written to the replica${when} since this one last restored from it or wrote to it`;
+}
+
+/** The further one in each part. */
+export function furthest(a: Position, b: Position): Position {
+  const result: Record<string, string> = { ...a };
+  for (const [part, end] of Object.entries(b)) if (end > (result[part] ?? "")) result[part] = end;
+  return result;
+}
+
+/** A generation is one machine's own, whatever its end. */
+const ANY_END = "~";
+
+/** What litestream has written from here, or was about to: what it keeps beside the database. */
+export function ownPosition(dbpath: string): Position {
+  const folder = litestreamFolder(dbpath);
+  const newest = newestOf(join(folder, "ltx", "0"));
+  const generation = textOf(join(folder, "generation"));
+  return {
+    ...(newest === undefined ? {} : { "": newest }),
+    ...(/^[0-9a-f]{16}$/.test(generation) ? { [generation]: ANY_END } : {}),
+  };
+}
+
+/** The TXID that litestream 0.5 has come to, in hexadecimal: its newest file of level 0. */
+function newestOf(folder: string): string | undefined {
+  try {
+    const ids = readdirSync(folder).flatMap(
+      (name) => /^[0-9a-f]{16}-([0-9a-f]{16})\.ltx$/.exec(name)?.[1] ?? [],
+    );
+    return ids.sort().at(-1);
+  } catch {
+    return undefined;
+  }
+}
+
+function textOf(file: string): string {
+  try {
+    return readFileSync(file, "utf8").trim();
+  } catch {
+    return "";
+  }
+}
+
+/** litestream 0.3 and 0.5 don't see each other's backups: to each it is another replica. */
+function nameOf({ s3, endpoint = "" }: Job, dialect: Dialect): string {
+  return `${dialect.position?.format} ${endpoint} ${s3}`;
+}

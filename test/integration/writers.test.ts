@@ -1,0 +1,173 @@
+import { readdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { startApp } from "../support/app.ts";
+import { startFaultProxy } from "../support/fault-proxy.ts";
+import { replicaUrl, type S3, startS3 } from "../support/s3.ts";
+import { setUp } from "../support/setup.ts";
+import { rowsIn, writeRows } from "../support/sqlite.ts";
+
+let s3: S3;
+let paths = 0;
+beforeAll(async () => {
+  s3 = await startS3();
+});
+afterAll(() => s3.stop());
+
+/** Two machines on one replica path, which both have restored a database of 10 rows. */
+async function twoMachines() {
+  paths += 1;
+  const url = replicaUrl(s3.port, `writers/${paths}.db`);
+  const first = setUp(url);
+  await writeRows(first.config.dbpath, 10);
+  expect(await first.config.timedReplicate(30)).toBe(true);
+  const [a, b] = [setUp(url), setUp(url)];
+  await a.config.restore();
+  await b.config.restore();
+  const rowsInReplica = async () => rowsIn(await setUp(url).config.restore());
+  return { url, a, b, rowsInReplica };
+}
+
+const RECORD = ".db.sqlite-litestream-s3";
+
+describe("another machine has written to the replica", () => {
+  test("at the shutdown: nothing is uploaded, and the database stays", async () => {
+    const { a, b, rowsInReplica } = await twoMachines();
+    await writeRows(b.config.dbpath, 5);
+    expect(await b.config.timedReplicate(30)).toBe(true);
+    await writeRows(a.config.dbpath, 1);
+    const result = await a.config.replicateOnce({ timeoutSeconds: 30 });
+    expect(result).toMatchObject({ ok: false, reason: "replica-moved" });
+    expect(result).toMatchObject({
+      message: expect.stringMatching(
+        /another machine has written to the replica \(at 2\d{3}-.*Z\).*takeOver: true/,
+      ),
+    });
+    expect(await a.config.timedReplicate(30)).toBe(false);
+    expect(rowsIn(a.config.dbpath)).toBe(11);
+    expect(await rowsInReplica()).toBe(15);
+  });
+
+  test("takeOver replaces it", async () => {
+    const { a, b, rowsInReplica } = await twoMachines();
+    await writeRows(b.config.dbpath, 5);
+    expect(await b.config.timedReplicate(30)).toBe(true);
+    await writeRows(a.config.dbpath, 1);
+    expect(await a.config.replicateOnce({ timeoutSeconds: 30, takeOver: true })).toMatchObject({ ok: true });
+    expect(a.files()).toEqual([]);
+    expect(await rowsInReplica()).toBe(11);
+  });
+
+  test("at each of their calls in turn, also where the database is kept", async () => {
+    const { a, b, rowsInReplica } = await twoMachines();
+    const keep = { timeoutSeconds: 30, keepLocal: true };
+    await writeRows(a.config.dbpath, 1);
+    expect(await a.config.replicateOnce(keep)).toMatchObject({ ok: true });
+    await writeRows(a.config.dbpath, 1);
+    expect(await a.config.replicateOnce(keep)).toMatchObject({ ok: true });
+    await writeRows(b.config.dbpath, 7);
+    expect(await b.config.replicateOnce(keep)).toMatchObject({ reason: "replica-moved" });
+    expect(await b.config.replicateOnce({ ...keep, takeOver: true })).toMatchObject({ ok: true });
+    expect(await a.config.replicateOnce(keep)).toMatchObject({ reason: "replica-moved" });
+    expect(await rowsInReplica()).toBe(17);
+  });
+
+  test("at the boot of a machine with an old disk", async () => {
+    const { a, b } = await twoMachines();
+    await writeRows(b.config.dbpath, 5);
+    expect(await b.config.timedReplicate(30)).toBe(true);
+    await writeRows(a.config.dbpath, 1);
+    await expect(a.config.restore({ ifDbNotExists: true })).rejects.toMatchObject({
+      reason: "replica-moved",
+      message: expect.stringMatching(/another machine has written.*delete\(\).*takeOver/),
+    });
+    expect(rowsIn(a.config.dbpath)).toBe(11);
+    await a.config.restore({ ifDbNotExists: true, takeOver: true });
+    await a.config.restore({ ifDbNotExists: true });
+    expect(await a.config.timedReplicate(30)).toBe(true);
+    expect(rowsIn(await a.config.restore())).toBe(11);
+  });
+
+  test("two machines that both began with an empty replica", async () => {
+    const url = replicaUrl(s3.port, "writers/first.db");
+    const [a, b] = [setUp(url), setUp(url)];
+    for (const { config } of [a, b]) {
+      await config.restore({ ifReplicaExists: true });
+      await writeRows(config.dbpath, 3);
+    }
+    expect(await a.config.timedReplicate(30)).toBe(true);
+    expect(await b.config.replicateOnce({ timeoutSeconds: 30 })).toMatchObject({ reason: "replica-moved" });
+    expect(rowsIn(b.config.dbpath)).toBe(3);
+  });
+});
+
+describe("a machine does not accuse itself", () => {
+  test("of what it uploaded in a call that was cut off, or whose process was killed", async () => {
+    const { url } = await twoMachines();
+    const path = `writers/${paths}.db`;
+    const proxy = await startFaultProxy(s3.port);
+    onTestFinished(() => proxy.stop());
+    const { config } = setUp(url.replace(`:${s3.port}`, `:${proxy.port}`));
+    await config.restore();
+    for (const end of ["deadline", "kill"]) {
+      await writeRows(config.dbpath, 3);
+      const before = (await s3.keys(path)).length;
+      // What it uploads arrives; litestream never hears of it.
+      proxy.fault = ({ method }) => (method === "PUT" ? "drop-response" : undefined);
+      if (end === "deadline") {
+        expect(await config.timedReplicate(4)).toBe(false);
+      } else {
+        const app = startApp({ config, method: "timedReplicate", args: [60] });
+        while ((await s3.keys(path)).length === before) await new Promise((done) => setTimeout(done, 20));
+        app.kill();
+        expect(await app.ended).toMatchObject({ signal: "SIGKILL" });
+      }
+      expect((await s3.keys(path)).length).toBeGreaterThan(before);
+      proxy.fault = () => undefined;
+      await config.restore({ ifDbNotExists: true });
+      expect(await config.replicateOnce({ timeoutSeconds: 40, keepLocal: true })).toMatchObject({ ok: true });
+    }
+    expect(await config.timedReplicate(30)).toBe(true);
+  });
+
+  test("with a database of its own on a replica that it does not know: it goes ahead, with a warning", async () => {
+    const { url, rowsInReplica } = await twoMachines();
+    const { config, log } = setUp(url);
+    await writeRows(config.dbpath, 4);
+    await config.restore({ ifDbNotExists: true });
+    expect(await config.timedReplicate(30)).toBe(true);
+    expect(log.at(40).map(({ msg }) => msg)).toContainEqual(
+      expect.stringContaining("holds a backup that this machine"),
+    );
+    expect(await rowsInReplica()).toBe(4);
+  });
+
+  test("with a record that is damaged, or another replica's", async () => {
+    const { url, a } = await twoMachines();
+    writeFileSync(join(a.config.folder, RECORD), '{"replica":');
+    await a.config.restore({ ifDbNotExists: true });
+    await writeRows(a.config.dbpath, 1);
+    expect(await a.config.timedReplicate(30)).toBe(true);
+    const elsewhere = setUp(`${url}-elsewhere`, { folder: a.config.folder });
+    await a.config.restore();
+    expect(await elsewhere.config.timedReplicate(30)).toBe(true);
+    expect(readdirSync(a.config.folder)).toEqual([]);
+  });
+});
+
+test("a replica that can't be looked at: a boot with its own database warns and goes on, an upload waits", async () => {
+  const { url } = await twoMachines();
+  const proxy = await startFaultProxy(s3.port);
+  onTestFinished(() => proxy.stop());
+  const { config, log } = setUp(url.replace(`:${s3.port}`, `:${proxy.port}`));
+  await config.restore();
+  proxy.fault = () => ({ status: 403 });
+  await config.restore({ ifDbNotExists: true });
+  expect(log.at(40).map(({ msg }) => msg)).toContainEqual(expect.stringContaining("can't be looked at"));
+  await writeRows(config.dbpath, 1);
+  expect(await config.replicateOnce({ timeoutSeconds: 5 })).toMatchObject({
+    ok: false,
+    reason: "credentials",
+  });
+  expect(rowsIn(config.dbpath)).toBe(11);
+});
