@@ -48,6 +48,7 @@ export interface Dialect {
     /** From what that prints: the ends, and when it was written to last; `undefined` when it is no such list. */
     readonly of: (
       stdout: string,
+      stderr: string,
     ) => { position: Readonly<Record<string, string>>; at: Date | undefined } | undefined;
   };
   /** Whether a backup made by another dialect can be invisible to it; what to tell the user. */
@@ -334,7 +335,9 @@ function endOf0_5(stdout: string) {
 }
 
 /** Of each generation the end of its newest WAL segment; `wal` prints index, offset and size in decimal. */
-function endsOf0_3(stdout: string) {
+function endsOf0_3(stdout: string, stderr: string) {
+  // Its exit code is 0 all the same. Later versions say it on stdout, in the middle of the list.
+  if (/: cannot (?:determine generations|fetch wal segments): /.test(stderr)) return undefined;
   const [header = "", ...rows] = stdout.trimEnd().split("\n");
   if (!/^replica\s+generation\s+index\s+offset\s+size\s+created\s*$/.test(header)) return undefined;
   const position: Record<string, string> = {};

@@ -28,8 +28,8 @@ export async function lookAtReplica(
   if (dialect.position === undefined) return undefined;
   const args = dialect.position.args(job.dbpath);
   const child = startLitestream(job, args, { signal, capture: LIST_LIMIT });
-  const { exitCode, stdout, lines } = await child.ended;
-  const seen = exitCode === 0 ? dialect.position.of(stdout) : undefined;
+  const { exitCode, stdout, stderr, lines } = await child.ended;
+  const seen = exitCode === 0 ? dialect.position.of(stdout, stderr) : undefined;
   if (seen !== undefined) return seen;
   const complaint = complaintOf(lines, [job.dbpath, job.s3]);
   return complaint.said

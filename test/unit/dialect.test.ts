@@ -199,6 +199,50 @@ describe("arguments", () => {
   });
 });
 
+describe("how far a replica has come", () => {
+  const [old, now] = [dialectOf("0.3", "0.5.5").position, dialectOf("0.5.17", "0.5.10").position];
+  const WAL = `replica  generation        index  offset  size  created
+s3       a5a4654cb9aceecf  0      0       451   2026-11-25T04:18:02Z
+s3       a5a4654cb9aceecf  10     4152    95    2026-11-25T04:18:09Z
+s3       a5a4654cb9aceecf  9      8272    95    2026-11-25T04:18:05Z
+s3       05a66b7b3f4d023e  2      0       451   2026-11-25T04:17:02Z
+`;
+
+  test("on 0.3: each generation, by the number and not by the text", () => {
+    expect(old?.of(WAL, "")).toEqual({
+      position: {
+        a5a4654cb9aceecf: "000000000010:0000000000004152",
+        "05a66b7b3f4d023e": "000000000002:0000000000000000",
+      },
+      at: new Date("2026-11-25T04:18:09Z"),
+    });
+    expect(old?.of(WAL.split("\n")[0] ?? "", "")).toEqual({ position: {}, at: undefined });
+  });
+
+  test.each([
+    ["nothing", "", ""],
+    ["0.3.9 that could list a part", WAL, "s3: cannot fetch wal segments: RequestError: send request failed"],
+    [
+      "0.3.13 that could list nothing",
+      `${WAL.split("\n")[0]}\ntime=2026-11-25T04:18:09Z level=ERROR msg="cannot determine generations"\n`,
+      "",
+    ],
+  ])("on 0.3 it is not known from %s", (_, stdout, stderr) => {
+    expect(old?.of(stdout, stderr)).toBeUndefined();
+  });
+
+  test("on 0.5: the newest TXID of all levels", () => {
+    const list = `level  min_txid          max_txid          size  created
+0      0000000000000009  000000000000000a  1309  2026-11-25T04:18:01Z
+9      0000000000000001  0000000000000007  1309  2026-11-25T04:18:05Z
+`;
+    const at = new Date("2026-11-25T04:18:01Z");
+    expect(now?.of(list, "")).toEqual({ position: { "": "000000000000000a" }, at });
+    expect(now?.of(list.split("\n")[0] ?? "", "")).toEqual({ position: {}, at: undefined });
+    expect(now?.of("", "")).toBeUndefined();
+  });
+});
+
 describe("configurationOf", () => {
   const replicaOf = (store: { endpoint?: string; region?: string }) =>
     JSON.parse(configurationOf({ dbpath: DB, s3: URL, ...store })).dbs[0].replicas[0];
