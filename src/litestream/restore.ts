@@ -62,7 +62,7 @@ export async function restore(
         "the database exists, but is empty: if the app has not meant that, delete() it and restore again",
       );
     }
-    await withTurn(signal, () => compareExisting(job, findBinary, options.takeOver === true, signal));
+    await compareExisting(job, findBinary, options.takeOver === true, signal);
     logger.info({ dbpath }, "the database exists; nothing to restore");
   };
   const restoreMissing = async (signal: AbortSignal) => {
@@ -139,12 +139,14 @@ async function compareExisting(
   let seen: Awaited<ReturnType<typeof glance>>;
   let whole: Job | undefined;
   try {
-    whole = { ...job, binary: findBinary() };
-    seen = await glance(whole, signal);
+    const found = { ...job, binary: findBinary() };
+    whole = found;
+    seen = await withTurn(signal, () => glance(found, signal));
   } catch (error) {
-    if (signal.aborted) throw error;
     logger.warn({ s3 }, messageOf(error));
   }
+  // The time that is up is no reason not to start: the database is here.
+  if (signal.aborted && (signal.reason as CutShort).reason === "aborted") throw signal.reason;
   if (whole === undefined || seen === undefined) {
     logger.warn(
       { dbpath, s3 },

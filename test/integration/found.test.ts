@@ -35,6 +35,7 @@ test("what the app checkpoints after a replication that kept the database is in 
           clockJump: 0,
         },
         vanish: undefined,
+        rival: undefined,
         killStep: undefined,
         end: {
           how: "shutdown",

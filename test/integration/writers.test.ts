@@ -3,8 +3,9 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { startApp } from "../support/app.ts";
 import { startFaultProxy } from "../support/fault-proxy.ts";
+import { IS_0_3 } from "../support/litestream.ts";
 import { replicaUrl, type S3, startS3 } from "../support/s3.ts";
-import { setUp } from "../support/setup.ts";
+import { setUp, tempFolder } from "../support/setup.ts";
 import { rowsIn, writeRows } from "../support/sqlite.ts";
 
 let s3: S3;
@@ -27,6 +28,9 @@ async function twoMachines() {
   const rowsInReplica = async () => rowsIn(await setUp(url).config.restore());
   return { url, a, b, rowsInReplica };
 }
+
+/** Of `litestream generations`: by the time at which each began. */
+const byStart = (a: string[], b: string[]) => ((a[3] ?? "") < (b[3] ?? "") ? -1 : 1);
 
 const RECORD = ".db.sqlite-litestream-s3";
 
@@ -56,6 +60,30 @@ describe("another machine has written to the replica", () => {
     expect(await a.config.replicateOnce({ timeoutSeconds: 30, takeOver: true })).toMatchObject({ ok: true });
     expect(a.files()).toEqual([]);
     expect(await rowsInReplica()).toBe(11);
+
+    // The other's rows are still there: as the README says.
+    const list = IS_0_3 ? "generations" : "ltx";
+    const [stdout] = await a.config.getResultOnTimeout(["litestream", list, a.config.s3], 20);
+    const rows = stdout.trimEnd().split("\n").slice(1);
+    const other = join(tempFolder(), "other.db");
+    // The newest is this machine's, the one before it the other's.
+    const older = IS_0_3
+      ? [
+          "-generation",
+          rows
+            .map((row) => row.split(/\s+/))
+            .sort(byStart)
+            .at(-2)?.[1] ?? "",
+        ]
+      : [
+          "-txid",
+          rows
+            .map((row) => row.split(/\s+/)[1] ?? "")
+            .sort()
+            .at(-2) ?? "",
+        ];
+    await a.config.getResultOnTimeout(["litestream", "restore", ...older, "-o", other, a.config.s3], 20);
+    expect(rowsIn(other)).toBe(15);
   });
 
   test("at each of their calls in turn, also where the database is kept", async () => {

@@ -49,6 +49,8 @@ export interface Life {
   };
   /** An object of the backup that vanishes while the app runs, as a share of their number. */
   vanish: number | undefined;
+  /** Another machine, on an empty disk, restores, writes so many rows and shuts down, before this one does. */
+  rival: number | undefined;
   /** Kills the app at a step of the library's own: before or after its nth file-changing call. */
   killStep: { n: number; moment: "before" | "after" } | undefined;
   end:
@@ -132,6 +134,7 @@ const life: fc.Arbitrary<Life> = fc.record({
     clockJump: fc.constantFrom(0, 0, 0, 0, 0, 0, -1, 1),
   }),
   vanish: inPercent(15, share),
+  rival: inPercent(12, fc.integer({ min: 1, max: 20 })),
   killStep: inPercent(
     12,
     fc.record({ n: fc.integer({ min: 1, max: 25 }), moment: fc.constantFrom("before", "after") }),

@@ -56,6 +56,14 @@ export class Model {
     this.acked = this.replicated;
   }
 
+  /** Another machine has written to the replica, and this one is given up: what there is now is the other's. */
+  replacedBy(content: Stretch[]): void {
+    this.#lineage = structuredClone(content);
+    this.acked = content.at(-1)?.to ?? 0;
+    this.replicated = this.acked;
+    this.broken = false;
+  }
+
   /** A boot has found this, on its own disk or from the replica; the app goes on from there. */
   booted(content: Stretch[], hadLocal: boolean): void {
     const where = hadLocal ? "its own" : "an empty";

@@ -18,7 +18,7 @@ import { deadPid, processesWith } from "../support/processes.ts";
 import { KEY, replicaUrl, type S3, TOKEN } from "../support/s3.ts";
 import { secretIn } from "../support/secrets.ts";
 import type { FaultPlan, History, Life, Phase, SignalPlan } from "./history.ts";
-import { Model } from "./model.ts";
+import { Model, type Stretch } from "./model.ts";
 import { Report } from "./report.ts";
 import { type Events, type Outcome, Running, signalAll } from "./running.ts";
 
@@ -97,6 +97,8 @@ class World {
   readonly #company: Running[] = [];
   /** Signals of this phase that are to come later. */
   readonly #signals: NodeJS.Timeout[] = [];
+  /** What another machine has brought into the replica in this life, so that this one is out of date. */
+  #overtaken: Stretch[] | undefined;
   /** Litestreams that have written to the replica. */
   readonly #writers = new Set<Version>();
 
@@ -227,6 +229,7 @@ class World {
       const leak = secretIn(app.stderr) ?? this.#leak;
       if (leak !== undefined) this.#fail(`the ${leak} is in the output of the app, or in an argument list`);
     }
+    if (this.#overtaken !== undefined) await this.#giveUp(version, this.#overtaken);
   }
 
   #startApp({ life, version }: Now): Running {
@@ -313,7 +316,69 @@ class World {
     this.#keepLitter();
     if (work.clockJump !== 0) this.#jumpClock(work.clockJump);
     if (life.vanish !== undefined) await this.#vanish(life.vanish);
+    if (life.rival !== undefined && !downgraded) await this.#rival(life.rival, version);
     return true;
+  }
+
+  /** Where this machine has a record of the replica that its litestream can compare. */
+  #knowsReplica(version: Version): boolean {
+    try {
+      const record = readFileSync(join(this.#folder, ".db.sqlite-litestream-s3"), "utf8");
+      return JSON.parse(record).replica.startsWith(version.is03 ? "0.3 " : "0.5 ");
+    } catch {
+      return false;
+    }
+  }
+
+  /** Another machine has its whole life between two steps of this one's. */
+  async #rival(rows: number, version: Version): Promise<void> {
+    if (this.#model.broken || !this.#knowsReplica(version)) return;
+    const folder = join(this.#root, `rival-${this.#lives}`);
+    mkdirSync(folder);
+    const life = 1000 + this.#lives;
+    const rival = this.#start("app", version, {
+      life,
+      dbpath: join(folder, "db.sqlite"),
+      acks: join(this.#root, "rival-acks"),
+      folder,
+      database: this.#database,
+      bootSeconds: BOOT_SECONDS,
+      work: { rows, bytes: 10, churn: false, sync: false, checkpoint: "NONE" },
+      end: { close: true, writer: "none", calls: 1, seconds: PATIENT_SECONDS },
+    });
+    for (const word of ["open", "work", "stop", "go"]) rival.order(word);
+    await rival.ended;
+    const { content, result } = rival.events;
+    if (!(result?.value as { ok: boolean } | undefined)?.ok || content === undefined)
+      this.#fail(
+        `the other machine's life went wrong: ${JSON.stringify(rival.events)} ${rival.stderr.slice(-2000)}`,
+      );
+    Report.count(this.#report.faults, "another machine writes to the replica");
+    const from = (content.at(-1)?.to ?? 0) + 1;
+    this.#overtaken = [...content, { life, from, to: from + rows - 1 }];
+  }
+
+  /**
+   * The life in which another machine has written is over. Its rows, acknowledged, are in the newest backup; this machine's are on its
+   * disk, and no boot there goes on as if nothing were. Then this machine is given up.
+   */
+  async #giveUp(version: Version, content: Stretch[]): Promise<void> {
+    this.#overtaken = undefined;
+    if (!this.#hasLocal) {
+      this.#report.localFilesWronglyDeleted += 1;
+      this.#fail("another machine has written to the replica, and the local database is gone");
+    }
+    const boot = this.#start("app", version, { database: this.#database, bootSeconds: BOOT_SECONDS });
+    await boot.until("boot");
+    const { reason } = boot.events.boot?.error ?? {};
+    boot.kill("SIGKILL");
+    await boot.ended;
+    if (reason !== "replica-moved")
+      this.#fail(
+        `another machine has written to the replica, but the boot said ${JSON.stringify(boot.events.boot)}`,
+      );
+    await this.#changeMachine();
+    this.#model.replacedBy(content);
   }
 
   async #end({ life, version, downgraded }: Now, app: Running): Promise<void> {
@@ -363,7 +428,8 @@ class World {
       // Where the newest objects have gone, litestream can't mend it.
       (broken && !version.is03) ||
       this.#small ||
-      downgraded;
+      downgraded ||
+      this.#overtaken !== undefined;
     this.#answered(result, others, version, troubled);
   }
 
@@ -382,6 +448,7 @@ class World {
       boot: quiet,
       work: { rows: 3, bytes: 100, churn: false, by: "app", sync: false, checkpoint: "NONE", clockJump: 0 },
       vanish: undefined,
+      rival: undefined,
       killStep: undefined,
       end: {
         how: "shutdown",
@@ -431,6 +498,8 @@ class World {
     const local = readdirSync(this.#folder).filter(
       (name) => name.includes("db.sqlite") && name !== HAND_MADE,
     );
+    if (this.#overtaken !== undefined && value?.ok)
+      this.#fail(`another machine has written to the replica, but the answer was ${JSON.stringify(result)}`);
     if (value?.ok) {
       if (local.length > 0) this.#fail(`true, but ${local.join(", ")} is left`);
       this.#model.proven();
@@ -606,7 +675,12 @@ class World {
       s3: replicaUrl(this.#proxy.port, this.#path),
       folder: this.#folder,
     };
-    const { killStep, ...rest } = spec as { killStep?: Life["killStep"] };
+    const {
+      killStep,
+      folder = this.#folder,
+      ...rest
+    } = spec as { killStep?: Life["killStep"]; folder?: string };
+    settings.folder = folder;
     return new Running(
       {
         role,
