@@ -37,6 +37,7 @@ import {
   type ReplicateOptions,
   type ReplicateResult,
   replicate,
+  synchronise,
 } from "./replicate.ts";
 import { furthest, ownPosition, remember } from "./writers.ts";
 
@@ -206,6 +207,8 @@ class Supervisor {
   #lastSync: Date | undefined;
   #failingSince: Date | undefined;
   #restarts = 0;
+  /** Whether a whole copy must go up before the next litestream. */
+  #copyIsDue = false;
   #patienceMs = PATIENCE_MS;
   /** How the files looked when everything was in the replica; since when they look different. */
   #covered: Fingerprint | undefined;
@@ -304,7 +307,7 @@ class Supervisor {
       await sleep(backoff, undefined, { signal, ref: false }).catch(() => {});
       if (signal.aborted) return;
       backoff = Math.min(backoff * 2, MAX_BACKOFF_MS);
-      this.#restarts += 1;
+      if (this.#started) this.#restarts += 1;
     }
   }
 
@@ -331,8 +334,19 @@ class Supervisor {
       if (age < BETWEEN_GENERATIONS_MS) await pause(BETWEEN_GENERATIONS_MS - age, signal);
     }
     if (signal.aborted) return cutFailure(job, signal, 0);
-    // What was committed between two runs, litestream can miss: each begins with a whole copy.
-    removeLitestreamFolder(job.dbpath);
+    // What was committed between two runs, litestream 0.5 can miss: each begins with a whole copy. With nothing to go on from,
+    // it makes one by itself, unless the newest object of the replica fits to the -wal.
+    const copied = !how.startsFresh && (this.#copyIsDue || hasLitestreamFolder(job.dbpath));
+    if (how.startsFresh) removeLitestreamFolder(job.dbpath);
+    else if (copied) {
+      const run = { anew: true, look: undefined, reading: undefined, signal };
+      const synced = await withTurn(signal, () => synchronise(job, dialect, run));
+      if (signal.aborted) return cutFailure(job, signal, 0);
+      if ("reason" in synced) {
+        if (how.damaged.test(synced.words)) removeLitestreamFolder(job.dbpath);
+        return failure(job, synced.reason, synced.words || "litestream ended without a word");
+      }
+    }
 
     let cut = (_: End) => {};
     const cutShort = new Promise<End>((resolve) => {
@@ -359,10 +373,9 @@ class Supervisor {
         if (!this.#started && FINAL.has(end.reason)) cut(end);
         this.#fail(end);
       } else if (heard === "synced") {
-        if (!synced && reading !== undefined && reading.end() !== "whole") {
-          cut(failure(job, "failed", "litestream did not begin with a whole copy"));
-          return;
-        }
+        const read = synced || reading === undefined ? "whole" : reading.end();
+        this.#copyIsDue = read !== "whole" && !(copied && read === "added");
+        if (this.#copyIsDue) return cut(failure(job, "failed", "litestream did not begin with a whole copy"));
         synced = true;
         if (how.startsFresh) position = this.#own(dialect, position);
         this.#synced();

@@ -389,7 +389,7 @@ type Synced =
   | { readonly before: Fingerprint | undefined }
   | { readonly reason: ReplicateFailure; readonly words: string; readonly said: boolean };
 
-async function synchronise(
+export async function synchronise(
   job: Job,
   dialect: Dialect,
   run: { anew: boolean; look: Fingerprint | undefined; reading: Reading | undefined; signal: AbortSignal },
