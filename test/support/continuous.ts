@@ -59,6 +59,11 @@ export async function startContinuousApp(config: ConfigS3) {
       child.stdin.write("exit\n");
       await ended;
     },
+    /** Nothing more to do: it ends by itself. */
+    idle: async () => {
+      child.stdin.end();
+      await ended;
+    },
     kill: async () => {
       child.kill("SIGKILL");
       await ended;
