@@ -137,8 +137,9 @@ export async function replicateContinuously(job: Job, options: ContinuousOptions
   void supervisor.over.then(() => underWay.delete(key));
   await supervisor.start(startTimeoutSeconds);
   let stopping: Promise<ReplicateResult> | undefined;
-  const stop = ({ timeoutSeconds, deleteLocal = false, signal }: StopOptions) => {
-    assertTimeout(timeoutSeconds);
+  const stop = (options: StopOptions) => {
+    assertTimeout(options?.timeoutSeconds);
+    const { timeoutSeconds, deleteLocal = false, signal } = options;
     const how = { timeoutSeconds, keepLocal: !deleteLocal, ...(signal === undefined ? {} : { signal }) };
     stopping ??= afterReplication(job, how, (rest) => replicate(job, rest));
     return stopping;
@@ -291,7 +292,10 @@ class Supervisor {
         end = await this.#live(dialect, keep);
       } catch (error) {
         if (!this.#started || signal.aborted) throw error;
-        end = { reason: "failed", message: messageOf(error) };
+        const late = error instanceof CutShort;
+        end = late
+          ? failure(this.#job, "timeout", error.waiting ?? "the replica could not be listed")
+          : { reason: "failed", message: messageOf(error) };
       }
       if (signal.aborted) {
         if (this.#started) logger.info({ dbpath }, "continuous replication has ended");
