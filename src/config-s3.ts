@@ -6,6 +6,13 @@ import { withDatabaseLock } from "./database-lock.ts";
 import { ConfigError, InvalidOptionError, LitestreamError, messageOf } from "./errors.ts";
 import { findBinary, type Job } from "./litestream/binary.ts";
 import { litestreamEnvironment, startChild } from "./litestream/child.ts";
+import {
+  afterReplication,
+  type ContinuousOptions,
+  endReplication,
+  type Replication,
+  replicateContinuously,
+} from "./litestream/continuous.ts";
 import { assertTimeout, withLimit } from "./litestream/limit.ts";
 import { type ReplicateOptions, type ReplicateResult, replicate } from "./litestream/replicate.ts";
 import { type RestoreOptions, restore } from "./litestream/restore.ts";
@@ -136,6 +143,7 @@ export class ConfigS3 {
     this.#logger.warn({ dbpath: this.#path }, "deleting the local database");
     // Not in the middle of a replication, which may be another process's.
     const { signal } = new AbortController();
+    await endReplication(this.#path);
     await withDatabaseLock(this.#subject, signal, () => removeDatabase(this.#path));
   }
 
@@ -158,7 +166,20 @@ export class ConfigS3 {
     assertTimeout(options?.timeoutSeconds);
     const binary = findBinary(this.#wanted, this.#env);
     this.#logger.info({ s3: this.s3, db: this.db }, "replicating");
-    return await replicate({ ...this.#subject, binary }, options);
+    const job = { ...this.#subject, binary };
+    return await afterReplication(job, options, (rest) => replicate(job, rest));
+  }
+
+  /**
+   * Replicates for the life of the app, by a litestream beside it: what is committed goes up within `syncIntervalSeconds`.
+   * Resolves once the first copy is in the replica. `timedReplicate`, `replicateOnce`, `onShutdown` and `delete` of this
+   * process end it first.
+   * @throws ReplicationError when that was not so within `startTimeoutSeconds`; code `ALREADY_REPLICATING`
+   * @throws DatabaseNotFoundError, LitestreamNotFoundError, LitestreamUnsupportedError, InvalidOptionError, FileSystemError
+   */
+  async replicate(options: ContinuousOptions): Promise<Replication> {
+    const binary = findBinary(this.#wanted, this.#env);
+    return await replicateContinuously({ ...this.#subject, binary }, options);
   }
 
   /**

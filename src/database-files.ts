@@ -198,7 +198,7 @@ function removeCompanions(dbpath: string): void {
   removeAbandonedRestores(dbpath);
 }
 
-/** Where litestream's configuration stands for a moment, and for longer where the process is killed in it. */
+/** Where a nameless file stands for a moment, and for longer where the process is killed in it. */
 const CONFIGURATION = ".litestream-config-";
 
 /**
@@ -206,18 +206,18 @@ const CONFIGURATION = ".litestream-config-";
  * where litestream writes as well, or, on a full disk, in the system's temporary folder.
  * @returns its descriptor, to be closed, at its beginning
  */
-export function nameless(dbpath: string, text: string): number {
+export function nameless(dbpath: string, text: string, flags: "wx+" | "ax+" = "wx+"): number {
   const name = basename(dbpath) + CONFIGURATION + randomBytes(8).toString("hex");
   try {
     removeConfigurations(dbpath);
-    return writeNameless(join(dirname(dbpath), name), text);
+    return writeNameless(join(dirname(dbpath), name), text, flags);
   } catch {
-    return asFileSystemError(dbpath, () => writeNameless(join(tmpdir(), name), text));
+    return asFileSystemError(dbpath, () => writeNameless(join(tmpdir(), name), text, flags));
   }
 }
 
-function writeNameless(path: string, text: string): number {
-  const fd = openSync(path, "wx+", 0o600);
+function writeNameless(path: string, text: string, flags: "wx+" | "ax+"): number {
+  const fd = openSync(path, flags, 0o600);
   try {
     writeSync(fd, text, 0); // at a position, so that the descriptor stays at the beginning
     return fd;

@@ -15,30 +15,32 @@ const heldHere = new Set<string>();
  * One at a time, over all processes of this machine, may replicate, remove or put into place a database. A litestream that
  * opens one which another call has just deleted makes an empty one in its place, and uploads that; a restore that cleans
  * up could take the `-wal` of a database that another call has just moved aside.
+ * @param work gets the descriptor that is the lock: a process that has it too keeps it when this one is gone; `undefined`
+ * where the lock is this process's own
  * @throws CutShort where the signal comes before the lock; the work is not begun then
  */
 export async function withDatabaseLock<T>(
   { dbpath, logger }: { dbpath: string; logger: Logger },
   signal: AbortSignal,
-  work: () => T | Promise<T>,
+  work: (keep: number | undefined) => T | Promise<T>,
 ): Promise<T> {
   const name = nameOf(dbpath);
-  let release = await hold(name, logger);
-  if (release === undefined)
+  let held = await hold(name, logger);
+  if (held === undefined)
     logger.info({ dbpath }, "another call, perhaps in another process, has this database: waiting");
-  while (release === undefined && !signal.aborted) {
+  while (held === undefined && !signal.aborted) {
     await pause(POLL_MS, signal);
-    if (!signal.aborted) release = await hold(name, logger);
+    if (!signal.aborted) held = await hold(name, logger);
   }
   try {
-    if (release === undefined || signal.aborted) {
+    if (held === undefined || signal.aborted) {
       const { reason, cause } = signal.reason as CutShort;
       const words = "another call, perhaps in another process, was replicating or deleting it all the time";
-      throw new CutShort(reason, cause, release === undefined ? words : undefined);
+      throw new CutShort(reason, cause, held === undefined ? words : undefined);
     }
-    return await work();
+    return await work(held.keep);
   } finally {
-    await release?.();
+    await held?.release();
   }
 }
 
@@ -51,12 +53,17 @@ function nameOf(dbpath: string): string {
     .digest("hex");
 }
 
+interface Lock {
+  readonly keep: number | undefined;
+  readonly release: () => Promise<void>;
+}
+
 /**
  * Holds a name in the kernel: an abstract Unix socket, unix(7), which nobody else can have, and which ends with its process
  * however that ends. Where there are none (macOS), the lock is this process's own.
- * @returns what releases it; `undefined` while another call has it
+ * @returns `undefined` while another call has it
  */
-async function hold(name: string, logger: Logger): Promise<(() => Promise<void>) | undefined> {
+async function hold(name: string, logger: Logger): Promise<Lock | undefined> {
   if (platform() !== "linux") return holdHere(name);
   const server = createServer((socket) => socket.destroy()).unref();
   try {
@@ -81,11 +88,17 @@ async function hold(name: string, logger: Logger): Promise<(() => Promise<void>)
     );
     return holdHere(name);
   }
-  return () => new Promise((closed) => server.close(() => closed()));
+  // No public way leads to it; without it, the lock ends with this process.
+  const { _handle } = server as unknown as { _handle?: { fd?: number } };
+  const keep = _handle?.fd;
+  return {
+    keep: keep !== undefined && keep >= 0 ? keep : undefined,
+    release: () => new Promise((closed) => server.close(() => closed())),
+  };
 }
 
-function holdHere(name: string): (() => Promise<void>) | undefined {
+function holdHere(name: string): Lock | undefined {
   if (heldHere.has(name)) return undefined;
   heldHere.add(name);
-  return async () => void heldHere.delete(name);
+  return { keep: undefined, release: async () => void heldHere.delete(name) };
 }

@@ -118,6 +118,17 @@ export class RestoreError extends LitestreamError {
   }
 }
 
+/** Continuous replication could not be started. Code `REPLICATION_FAILED`. */
+export class ReplicationError extends LitestreamError {
+  /** Why. */
+  readonly reason: FailureReason | "still-changing";
+
+  constructor(reason: FailureReason | "still-changing", message: string, options?: ErrorOptions) {
+    super("REPLICATION_FAILED", message, options);
+    this.reason = reason;
+  }
+}
+
 /** A local file could not be removed or put in place. Code `FILE_SYSTEM`; `cause` is Node's error. */
 export class FileSystemError extends LitestreamError {
   constructor(message: string, options?: ErrorOptions) {

@@ -10,8 +10,15 @@ export {
   LitestreamError,
   LitestreamNotFoundError,
   LitestreamUnsupportedError,
+  ReplicationError,
   RestoreError,
 } from "./errors.ts";
+export type {
+  ContinuousOptions,
+  Replication,
+  ReplicationStatus,
+  StopOptions,
+} from "./litestream/continuous.ts";
 export type { ReplicateFailure, ReplicateOptions, ReplicateResult } from "./litestream/replicate.ts";
 export type { RestoreOptions } from "./litestream/restore.ts";
 export type { Logger } from "./logger.ts";

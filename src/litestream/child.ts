@@ -1,7 +1,8 @@
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
-import { closeSync, openSync } from "node:fs";
-import type { Readable } from "node:stream";
+import { closeSync, fstatSync, ftruncateSync, openSync, readSync } from "node:fs";
+import type { Socket } from "node:net";
+import { PassThrough, type Readable } from "node:stream";
 import { StringDecoder } from "node:string_decoder";
 import { setImmediate, setTimeout as sleep } from "node:timers/promises";
 import { execa } from "execa";
@@ -102,13 +103,7 @@ export function startChild(file: string, args: readonly string[], options: Child
       waiter.found(line);
     }
   };
-  const onLines = (text: string, cut: boolean) => {
-    // All at once, which no newline in a secret forbids: line by line, a talkative child takes minutes.
-    const redacted = redact(text, cut);
-    const raw = text.split("\n");
-    const shown = redacted === text ? raw : redacted.split("\n");
-    for (let i = 0; i < raw.length; i += 1) onLine(withoutReturn(raw[i]), withoutReturn(shown[i]));
-  };
+  const onLines = redacted(redact, onLine);
 
   assertDescriptors();
   const mark = randomUUID();
@@ -168,6 +163,127 @@ export function startChild(file: string, args: readonly string[], options: Child
     stop: (name) => send(name),
     kill,
     ended,
+  };
+}
+
+/** How a child that runs for the life of the app is started. */
+export interface SupervisedOptions extends Pick<ChildOptions, "env" | "redact" | "logger"> {
+  /** The file that is its stdin, as a descriptor. */
+  readonly stdin: number;
+  /**
+   * The file that is its stdout and stderr, opened to append: no pipe, whose end would take the child with it, before its last
+   * synchronisation, where the app is killed. It is read and kept short, and closed at the end.
+   */
+  readonly log: number;
+  /** A descriptor that the child keeps open for as long as it lives. */
+  readonly keep: number | undefined;
+  /** Gets each line as it was printed, and as it may be shown. */
+  readonly onLine: (line: string, shown: string) => void;
+}
+
+export interface Supervised {
+  /**
+   * Ends it: what it finds at its descriptor 3 ends, as it does where the app is killed. After so many milliseconds it is
+   * killed, and everything it started.
+   */
+  end(withinMs: number): Promise<void>;
+  /** Resolves once it has ended and its output is read; `how` in words. Never rejects. */
+  readonly ended: Promise<{ how: string; startError: string | undefined }>;
+}
+
+/** How often a log is looked at, and how long it may become, in bytes. */
+const FOLLOW_MS = 100;
+const MAX_LOG = 1024 * 1024;
+
+/**
+ * Starts a child that outlives this process by what it does when its descriptor 3 ends. In a session of its own as every
+ * child; it keeps this process from ending as little as a timer that is unref'd.
+ */
+export function startSupervised(
+  file: string,
+  args: readonly string[],
+  options: SupervisedOptions,
+): Supervised {
+  const { env, redact, logger, stdin, log, keep } = options;
+  assertDescriptors();
+  const stdio = [stdin, log, log, "pipe", ...(keep === undefined ? [] : [keep])];
+  const child = execa(file, args, {
+    env,
+    extendEnv: false,
+    detached: true,
+    stdio: stdio as [3, 3, 3, "pipe"],
+    buffer: false,
+    reject: false,
+  });
+  const alive = child.stdio[3] as unknown as Socket;
+  alive.on("error", () => {});
+  alive.unref();
+  child.unref();
+
+  const text = new PassThrough();
+  const read = readLines(
+    text,
+    redacted(redact, (line, shown) => {
+      logger.debug({ line: shown.slice(0, MAX_LINE) }, "litestream");
+      options.onLine(line, shown.slice(0, MAX_LINE));
+    }),
+    () => {},
+  );
+  const buffer = Buffer.alloc(64 * 1024);
+  let position = 0;
+  const follow = () => {
+    for (let bytes = -1; bytes !== 0; position += bytes) {
+      bytes = readSync(log, buffer, 0, buffer.length, position);
+      text.write(Buffer.from(buffer.subarray(0, bytes)));
+    }
+    // What is appended between the look and the cut is lost: a line or two of a million.
+    if (position < MAX_LOG || fstatSync(log).size !== position) return;
+    ftruncateSync(log, 0);
+    position = 0;
+  };
+  const timer = setInterval(follow, FOLLOW_MS).unref();
+
+  const exited: Promise<unknown> = child.pid === undefined ? Promise.resolve() : once(child, "exit");
+  const ended = exited.then(async () => {
+    // What it has started, and its group with it, may be there yet.
+    killGroup(child.pid);
+    clearInterval(timer);
+    follow();
+    text.end();
+    await read;
+    closeSync(log);
+    alive.destroy();
+    const startError = child.pid === undefined ? ((await child).code ?? "unknown error") : undefined;
+    const how = child.signalCode === null ? `exit code ${child.exitCode}` : child.signalCode;
+    return { how, startError };
+  });
+  return {
+    ended,
+    end: async (withinMs) => {
+      alive.destroy();
+      const late = setTimeout(() => killGroup(child.pid), withinMs);
+      await ended;
+      clearTimeout(late);
+    },
+  };
+}
+
+function killGroup(pid: number | undefined): void {
+  try {
+    if (pid !== undefined) process.kill(-pid, "SIGKILL");
+  } catch {
+    // It has ended.
+  }
+}
+
+/** Lines, as they are and without secrets, from what `readLines` gives. */
+function redacted(redact: Redact, onLine: (line: string, shown: string) => void) {
+  return (text: string, cut: boolean) => {
+    // All at once, which no newline in a secret forbids: line by line, a talkative child takes minutes.
+    const shown = redact(text, cut);
+    const raw = text.split("\n");
+    const lines = shown === text ? raw : shown.split("\n");
+    for (let i = 0; i < raw.length; i += 1) onLine(withoutReturn(raw[i]), withoutReturn(lines[i]));
   };
 }
 

@@ -1,7 +1,14 @@
 import { closeSync } from "node:fs";
 import { nameless } from "../database-files.ts";
 import type { Job } from "./binary.ts";
-import { type Child, type ChildOptions, startChild } from "./child.ts";
+import {
+  type Child,
+  type ChildOptions,
+  type Supervised,
+  type SupervisedOptions,
+  startChild,
+  startSupervised,
+} from "./child.ts";
 import { configurationOf } from "./dialect.ts";
 
 type Options = Pick<ChildOptions, "signal"> & Partial<Pick<ChildOptions, "env" | "onLine" | "capture">>;
@@ -17,5 +24,29 @@ export function startLitestream(job: Job, args: readonly string[], options: Opti
     return startChild(job.binary, args, { ...job, ...options, stdin: fd });
   } finally {
     closeSync(fd);
+  }
+}
+
+/**
+ * Starts a litestream that goes on, with its configuration and a log that has no name.
+ * @throws FileSystemError where there is no room for them; LitestreamError as `startChild`
+ */
+export function startContinuous(
+  job: Job,
+  args: readonly string[],
+  syncIntervalSeconds: number,
+  options: Pick<SupervisedOptions, "env" | "keep" | "onLine">,
+): Supervised {
+  const stdin = nameless(job.dbpath, configurationOf(job, { syncIntervalSeconds }));
+  try {
+    const log = nameless(job.dbpath, "", "ax+");
+    try {
+      return startSupervised(job.binary, args, { ...job, ...options, stdin, log });
+    } catch (error) {
+      closeSync(log);
+      throw error;
+    }
+  } finally {
+    closeSync(stdin);
   }
 }

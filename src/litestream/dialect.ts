@@ -37,6 +37,14 @@ export interface Dialect {
     /** Whether `.NAME-litestream` must go first, so that a new generation starts and the evidence has to come. */
     readonly startsFresh: boolean;
   };
+  /** What replicating for the life of the app looks like; `undefined` where `replicate` is. */
+  readonly continuous?: {
+    readonly args: readonly string[];
+    /** The first line of one that does not say when it has uploaded. */
+    readonly mute: RegExp;
+    /** Follows what it says, with or without secrets. */
+    readonly following: () => (line: string) => "synced" | "failing" | undefined;
+  };
   readonly env: Environment;
   /** Lists the objects of the replica; `undefined` on 0.3, whose restore tells an incomplete backup from none. */
   readonly list?: (dbpath: string) => string[];
@@ -73,24 +81,45 @@ const CONFIGURED = ["-no-expand-env", "-config", "/dev/stdin"];
 const VIRTUAL_HOSTED =
   /^https?:\/\/(?:[^/]*\.)?(?:storage\.tigris\.dev|t3\.storage\.dev|t3\.tigrisfiles\.io)(?::\d+)?\/?$/i;
 
+/** How long a litestream may outlive its app for its last synchronisation: as long as 0.5 tries that. */
+const LAST_SECONDS = 30;
+
+/**
+ * litestream goes on until this command ends, then synchronises a last time and ends too; not so on a signal to both, where
+ * 0.3.13 gives up. Descriptor 3 comes from the app and ends with it. One that hangs in its last synchronisation is killed.
+ */
+const UNTIL_3_ENDS = `/bin/sh -c "read x <&3; p=$PPID; (i=0; while [ $i -lt ${LAST_SECONDS * 10} ] && kill -0 $p; do sleep 0.1 || exit; i=$((i+1)); done; kill -9 -$p) 2>/dev/null &"`;
+const CONTINUOUS = ["replicate", ...CONFIGURED, "-exec", UNTIL_3_ENDS];
+
 const NO_CHECKPOINT = 1_000_000_000;
 
 /**
- * What litestream reads from its stdin, in all dialects (JSON is YAML). It never checkpoints: a call is over before that
- * matters, an old reader would hold it up for ever, and 0.5.10 can miss what is committed around it.
+ * What litestream reads from its stdin, in all dialects (JSON is YAML). In a single call it never checkpoints: that is over
+ * before it matters, an old reader would hold it up for ever, and 0.5.10 can miss what is committed around it.
+ * @param continuous where it goes on: it then checkpoints as it does by default, since nobody else can
  */
-export function configurationOf({ dbpath, s3, endpoint, region }: Replica): string {
+export function configurationOf(
+  { dbpath, s3, endpoint, region }: Replica,
+  continuous?: { syncIntervalSeconds: number },
+): string {
   const store =
     endpoint === undefined ? {} : { endpoint, "force-path-style": !VIRTUAL_HOSTED.test(endpoint) };
-  const database = {
-    path: dbpath,
-    // 0.3; its default is a second.
-    "monitor-interval": "20ms",
+  const seconds = continuous?.syncIntervalSeconds;
+  const once = {
     "checkpoint-interval": "87600h",
     "min-checkpoint-page-count": NO_CHECKPOINT,
     "max-checkpoint-page-count": NO_CHECKPOINT,
     "truncate-page-n": NO_CHECKPOINT,
-    replicas: [{ url: s3, ...store, ...(region === undefined ? {} : { region }), "sync-interval": "20ms" }],
+  };
+  const place = { url: s3, ...store, ...(region === undefined ? {} : { region }) };
+  const database = {
+    path: dbpath,
+    // In 0.5 only the latter counts for a single call; the default of both is a second.
+    "monitor-interval": seconds === undefined ? "20ms" : `${Math.ceil(Math.min(seconds, 1) * 1000)}ms`,
+    ...(seconds === undefined ? once : {}),
+    replicas: [
+      { ...place, "sync-interval": seconds === undefined ? "20ms" : `${Math.ceil(seconds * 1000)}ms` },
+    ],
   };
   return JSON.stringify({ dbs: [database] }).replace(NOT_IN_YAML, escaped);
 }
@@ -103,6 +132,42 @@ const NEVER = /(?!)/;
 // Also: it has the newest files of another replica, and not the first ones, which an empty replica needs.
 const DAMAGED =
   /ltx (?:file corrupted|verification failed): |open .*-litestream\/ltx\/.*: no such file|-litestream(?:\/\S*)?: not a directory/;
+
+/** The error of a synchronisation; 0.3.12 and later, and 0.5. Its errors in removing or compacting old objects don't count. */
+const SYNC_ERROR = /^time=\S+ level=ERROR msg="(?:monitor|sync) error" /;
+
+/** 0.3: each upload is named; where nothing is left to upload, it says nothing. */
+function following0_3(): (line: string) => "synced" | "failing" | undefined {
+  return (line) => {
+    if (SYNC_ERROR.test(line)) return "failing";
+    return /^time=\S+ level=INFO msg="wal segment written" db=/.test(line) ? "synced" : undefined;
+  };
+}
+
+/**
+ * 0.5: it has read the database (`sync`), and what the replica has (`txid.replica`) is what was read. Every so often it says
+ * that also without a commit, but not after an error in its reading.
+ */
+function following0_5(): (line: string) => "synced" | "failing" | undefined {
+  let read = false;
+  let wanted: string | undefined;
+  return (line) => {
+    if (SYNC_ERROR.test(line)) {
+      read = false;
+      return "failing";
+    }
+    if (/^time=\S+ level=DEBUG msg=sync /.test(line)) read = true;
+    const [, has, goal] =
+      /^time=\S+ level=\S+ msg="replica sync" .*\btxid\.replica=([0-9a-f]{16}) txid\.db=([0-9a-f]{16})/.exec(
+        line,
+      ) ?? [];
+    wanted = goal ?? wanted;
+    const [, uploaded] =
+      /^time=\S+ level=\S+ msg="ltx file uploaded" .*\blevel=0 .*\bmaxTXID=([0-9a-f]{16})/.exec(line) ?? [];
+    const reached = uploaded ?? has;
+    return read && reached !== undefined && reached === wanted ? "synced" : undefined;
+  };
+}
 
 const V0_3: Dialect = {
   replicate: {
@@ -122,6 +187,11 @@ const V0_3: Dialect = {
     stopping: /^(?:time=\S+ level=INFO msg=")?signal received, litestream shutting down"?$/,
     damaged: NEVER,
     startsFresh: true,
+  },
+  continuous: {
+    args: CONTINUOUS,
+    mute: /^litestream (?:v\S+|\(development build\))$/,
+    following: following0_3,
   },
   env: {},
   position: { format: "0.3", args: (dbpath) => ["wal", ...CONFIGURED, dbpath], of: endsOf0_3 },
@@ -145,6 +215,7 @@ const V0_5: Dialect = {
     damaged: DAMAGED,
     startsFresh: false,
   },
+  continuous: { args: CONTINUOUS, mute: NEVER, following: following0_5 },
   env: { LOG_LEVEL: "debug" },
   list: (dbpath) => ["ltx", "-level", "all", ...CONFIGURED, dbpath],
   position: {

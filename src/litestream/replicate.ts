@@ -80,11 +80,11 @@ type Outcome = { ok: true } | Failure;
 const TICK_MS = 20;
 const LONGEST_PAUSE_MS = 1000;
 /** The stores, and so litestream 0.3's restore, know a generation's time in whole seconds, and take either of two with the same. */
-const BETWEEN_GENERATIONS_MS = 1100;
+export const BETWEEN_GENERATIONS_MS = 1100;
 /** With nothing left to upload, litestream 0.3 ends within milliseconds of SIGINT; after this long it hangs. */
 const HANG_SECONDS = 2;
 /** What no second try mends. */
-const FINAL: ReadonlySet<ReplicateFailure> = new Set(["credentials", "bucket", "not-a-database"]);
+export const FINAL: ReadonlySet<ReplicateFailure> = new Set(["credentials", "bucket", "not-a-database"]);
 
 const AHEAD =
   "the replica goes on after what was uploaded now, and a restore would take that: another machine has written to it, or " +
@@ -145,6 +145,9 @@ export async function replicate(job: Job, options: ReplicateOptions): Promise<Re
   };
 }
 
+/** The same for every path to the database, as long as its folder is the same. */
+export const keyOf = (dbpath: string) => join(realpathSync(dirname(dbpath)), basename(dbpath));
+
 /** One run a database at a time. A call that wants the same as the run under way takes its outcome, by its own deadline. */
 async function shareRun(
   job: Job,
@@ -153,7 +156,7 @@ async function shareRun(
   timeoutSeconds: number,
   run: () => Promise<Outcome>,
 ): Promise<Outcome> {
-  const key = join(realpathSync(dirname(job.dbpath)), basename(job.dbpath));
+  const key = keyOf(job.dbpath);
   for (let other = running.get(key); other !== undefined; other = running.get(key)) {
     const outcome = await unlessCut(
       other.outcome.catch(() => undefined),
@@ -307,7 +310,7 @@ async function prove(
  * Before the first upload: looks whether another machine has written to the replica since this one last knew it.
  * @returns how far the replica has come; the failure where nothing may be uploaded; with the signal, what went wrong last
  */
-async function admit(
+export async function admit(
   job: Job,
   dialect: Dialect,
   takeOver: boolean,
@@ -386,7 +389,7 @@ type Synced =
   | { readonly before: Fingerprint | undefined }
   | { readonly reason: ReplicateFailure; readonly words: string; readonly said: boolean };
 
-async function synchronise(
+export async function synchronise(
   job: Job,
   dialect: Dialect,
   run: { anew: boolean; look: Fingerprint | undefined; reading: Reading | undefined; signal: AbortSignal },
@@ -458,14 +461,14 @@ async function interruptWhenQuiet(
   return undefined;
 }
 
-function failure(job: Job, reason: ReplicateFailure, words: string): Failure {
+export function failure(job: Job, reason: ReplicateFailure, words: string): Failure {
   // Once more: litestream's words may have lost an escape that hid a secret.
   const message = `${job.dbpath} is not proven to be in ${job.s3} and stays: ${job.redact(words)}. ${ADVICE[reason]}`;
   return { ok: false, reason, message };
 }
 
 /** The failure of a call that was cut short: what went wrong last tells more than the time that is up. */
-function cutFailure(job: Job, signal: AbortSignal, timeoutSeconds: number, last?: Failure): Failure {
+export function cutFailure(job: Job, signal: AbortSignal, timeoutSeconds: number, last?: Failure): Failure {
   const { reason } = signal.reason as CutShort;
   if (reason === "aborted") return failure(job, "aborted", "the call was aborted");
   return last ?? failure(job, "timeout", `litestream gave no proof within ${timeoutSeconds} s`);

@@ -1,3 +1,5 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdirSync, readdirSync, renameSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { beforeEach, expect, test, vi } from "vitest";
@@ -124,4 +126,15 @@ test("needs no folder, and leaves nothing in one", async () => {
   const release = await keep();
   expect(readdirSync(folder)).toEqual([]);
   await release();
+});
+
+test.runIf(process.platform === "linux")("a process that has the descriptor too keeps it", async () => {
+  const other = await withDatabaseLock(database, never(), (keep) => {
+    const child = spawn("cat", { stdio: ["pipe", "ignore", "ignore", keep] });
+    return { end: () => child.stdin?.end(), ended: once(child, "exit") };
+  });
+  expect(await isTaken()).toBe(true);
+  other.end();
+  await other.ended;
+  expect(await isTaken()).toBe(false);
 });

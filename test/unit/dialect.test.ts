@@ -253,6 +253,20 @@ describe("configurationOf", () => {
     ]);
   });
 
+  test("never checkpoints in a single call, and as litestream does where it goes on", () => {
+    const databaseOf = (...how: [] | [{ syncIntervalSeconds: number }]) =>
+      JSON.parse(configurationOf({ dbpath: DB, s3: URL }, ...how)).dbs[0];
+    expect(databaseOf()).toMatchObject({
+      "checkpoint-interval": "87600h",
+      "min-checkpoint-page-count": 1e9,
+    });
+    expect(databaseOf({ syncIntervalSeconds: 2.5 })).toEqual({
+      path: DB,
+      "monitor-interval": "1000ms",
+      replicas: [{ url: URL, "sync-interval": "2500ms" }],
+    });
+  });
+
   test("has path style for a store of its own address", () => {
     expect(replicaOf({ endpoint: "http://127.0.0.1:9000", region: "garage" })).toMatchObject({
       endpoint: "http://127.0.0.1:9000",
@@ -889,6 +903,67 @@ describe("complaintOf", () => {
     const db = "/data/snapshot written.db";
     const lines = [`${db}: sync error: file is not a database`];
     expect(complaintOf(lines, [db, URL]).reason).toBe("not-a-database");
+  });
+});
+
+// Recorded: `replicate -config` in continuous use, 0.3.13, 0.5.10 and 0.5.17.
+describe("what goes on says when all is up", () => {
+  const heardBy = (commands: keyof typeof COMMANDS, help: keyof typeof REPLICATE_HELP, lines: string[]) => {
+    const follow = dialectOf(commands, help).continuous?.following();
+    return lines.map((line) => follow?.(line));
+  };
+  const AT = "time=2026-11-25T08:03:15.644Z level=";
+
+  test("0.3.13: at each upload of the WAL, not at the snapshot before it", () => {
+    const lines = [
+      `${AT}INFO msg="snapshot written" db=${DB} replica=s3 position=9625eeab1c963301/00000000:107152 elapsed=10ms sz=2553`,
+      `${AT}INFO msg="write wal segment" db=${DB} replica=s3 position=9625eeab1c963301/00000000:0`,
+      `${AT}INFO msg="wal segment written" db=${DB} replica=s3 position=9625eeab1c963301/00000000:0 elapsed=18ms sz=107152`,
+      `${AT}ERROR msg="monitor error" db=${DB} replica=s3 error="client write: SlowDown: a fault"`,
+    ];
+    expect(heardBy("0.3", "0.5.5", lines)).toEqual([undefined, undefined, "synced", "failing"]);
+  });
+
+  const system = "system=store db=a.db";
+  const read = `${AT}DEBUG msg=sync ${system} txid=0000000000000003 offset=111272`;
+  const goal = (has: number, wanted: number, level = "DEBUG") =>
+    `${AT}${level} msg="replica sync" ${system} replica=s3 txid.replica=000000000000000${has} txid.db=000000000000000${wanted}`;
+  const uploaded = (n: number, level = 0) =>
+    `${AT}INFO msg="ltx file uploaded" ${system} replica=s3 level=${level} minTXID=000000000000000${n} maxTXID=000000000000000${n} size=2567`;
+
+  test("0.5: once the last of several transactions is up, or nothing is left", () => {
+    const lines = [read, goal(2, 4), uploaded(3), uploaded(4, 1), uploaded(4), goal(4, 4, "INFO")];
+    expect(heardBy("0.5.17", "0.5.10", lines)).toEqual([
+      undefined,
+      undefined,
+      undefined,
+      undefined,
+      "synced",
+      "synced",
+    ]);
+  });
+
+  test("0.5: not where it has not read the database since an error", () => {
+    const error = `${AT}ERROR msg="sync error" ${system} error="disk I/O error"`;
+    const compaction = `${AT}ERROR msg="compaction failed" ${system} error="EOF"`;
+    const lines = [goal(4, 4), read, goal(4, 4), compaction, error, goal(4, 4), read, goal(4, 4)];
+    expect(heardBy("0.5.17", "0.5.10", lines)).toEqual([
+      undefined,
+      undefined,
+      "synced",
+      undefined,
+      "failing",
+      undefined,
+      undefined,
+      "synced",
+    ]);
+  });
+
+  test("≤ 0.3.9 is known by its first line: it does not say so", () => {
+    const mute = dialectOf("0.3", "0.5.5").continuous?.mute;
+    expect("litestream (development build)").toMatch(mute ?? "");
+    expect("litestream v0.3.9").toMatch(mute ?? "");
+    expect(`${AT}INFO msg=litestream version=v0.3.13`).not.toMatch(mute ?? "");
   });
 });
 

@@ -28,19 +28,24 @@ describe("what is public", () => {
     "LitestreamError",
     "LitestreamNotFoundError",
     "LitestreamUnsupportedError",
+    "ReplicationError",
     "RestoreError",
   ];
   const TYPES = [
     "ConfigIssue",
     "ConfigOptions",
+    "ContinuousOptions",
     "FailureReason",
     "Logger",
     "ReplicateFailure",
     "ReplicateOptions",
     "ReplicateResult",
+    "Replication",
+    "ReplicationStatus",
     "RestoreOptions",
     "SettingsInput",
     "ShutdownOptions",
+    "StopOptions",
   ];
 
   test("are these values", () => {

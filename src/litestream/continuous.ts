@@ -1,0 +1,490 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import {
+  ageOf,
+  type Fingerprint,
+  fileKind,
+  fingerprint,
+  hasLitestreamFolder,
+  isGone,
+  recoverDatabase,
+  removeLitestreamFolder,
+  sameFingerprint,
+  walSalt,
+} from "../database-files.ts";
+import { withDatabaseLock } from "../database-lock.ts";
+import {
+  ADVICE,
+  DatabaseNotFoundError,
+  InvalidOptionError,
+  LitestreamError,
+  LitestreamUnsupportedError,
+  messageOf,
+  ReplicationError,
+} from "../errors.ts";
+import type { Position } from "../replica-record.ts";
+import { identifyBinary, type Job } from "./binary.ts";
+import { startContinuous } from "./configuration.ts";
+import { complaintOf, type Dialect } from "./dialect.ts";
+import { assertTimeout, CutShort, pause, unlessCut, withLimit, withTurn } from "./limit.ts";
+import {
+  admit,
+  BETWEEN_GENERATIONS_MS,
+  cutFailure,
+  FINAL,
+  failure,
+  keyOf,
+  type ReplicateFailure,
+  type ReplicateOptions,
+  type ReplicateResult,
+  replicate,
+  synchronise,
+} from "./replicate.ts";
+import { furthest, ownPosition, remember } from "./writers.ts";
+
+export interface ContinuousOptions {
+  /** How long the first synchronisation may take at most, in seconds: positive and finite. It is a whole copy of the database. */
+  startTimeoutSeconds: number;
+  /** How often what was committed goes up, in seconds: at most so much is lost with the machine, and what an upload takes. Default: 1. */
+  syncIntervalSeconds?: number;
+  /** As in `replicateOnce`. Default: false. */
+  takeOver?: boolean;
+  /** Called when what is committed does not get into the replica any more; with why, in words. */
+  onFailing?: (message: string) => void;
+  /** Called when everything is in the replica again. */
+  onRecovered?: () => void;
+  /** Ends the start early, with the reason `aborted`. Nothing more: what runs is ended by `stop`. */
+  signal?: AbortSignal;
+}
+
+export interface StopOptions extends Pick<ReplicateOptions, "timeoutSeconds" | "signal"> {
+  /** Removes the local files once it is proven. Default: false. */
+  deleteLocal?: boolean;
+}
+
+export interface ReplicationStatus {
+  /** Whether there is a litestream. That it replicates is another thing: `failingSince` is then `undefined`. */
+  readonly running: boolean;
+  /** Since when there is one, or none. */
+  readonly since: Date;
+  /** When litestream last said that what it had read is in the replica. 0.3 says so only after a commit. */
+  readonly lastSync: Date | undefined;
+  /** What went wrong last, also where it has recovered. */
+  readonly lastError: string | undefined;
+  /** Since when what is committed does not get into the replica; `undefined` while it does. */
+  readonly failingSince: Date | undefined;
+  /** How many times litestream was started again. */
+  readonly restarts: number;
+}
+
+/** What replicates a database for as long as the app lives. It does not keep the process from ending. */
+export interface Replication extends AsyncDisposable {
+  status(): ReplicationStatus;
+  /**
+   * Ends it and proves that everything committed is in the replica, as `replicateOnce` does. It is over also where that fails;
+   * the local files are then there. A second call takes the outcome of the first.
+   * @throws as `replicateOnce`
+   */
+  stop(options: StopOptions): Promise<ReplicateResult>;
+}
+
+const POLL_MS = 250;
+/** Longer than litestream takes to notice a commit, and to upload a little. */
+const SILENCE_MS = 10_000;
+/** A request that hangs never ends by itself, and never is one tried again: litestream is then started anew. Doubled each time. */
+const PATIENCE_MS = 30_000;
+const MAX_PATIENCE_MS = 16 * 60_000;
+const MIN_BACKOFF_MS = 1000;
+const MAX_BACKOFF_MS = 60_000;
+/** One that ends after so long a time has not been started in vain. */
+const STEADY_MS = 60_000;
+/** The longest that a look at the replica may take before litestream is started again. */
+const LOOK_SECONDS = 30;
+/** How long litestream may take for its last synchronisation where the proof comes anyway. */
+const END_MS = 5000;
+const UNBEGUN_END_MS = 100;
+const DISPOSE_SECONDS = 30;
+const MAX_LINES = 50;
+
+/** Those of this process, by database. */
+const underWay = new Map<string, Supervisor>();
+
+/**
+ * Replicates until it is stopped; resolves once the first synchronisation is in the replica.
+ * @throws ReplicationError, DatabaseNotFoundError, LitestreamUnsupportedError, LitestreamNotFoundError
+ */
+export async function replicateContinuously(job: Job, options: ContinuousOptions): Promise<Replication> {
+  const { startTimeoutSeconds, syncIntervalSeconds = 1 } = options ?? {};
+  assertTimeout(startTimeoutSeconds);
+  assertTimeout(syncIntervalSeconds);
+  for (const name of ["onFailing", "onRecovered"] as const) {
+    if (options[name] !== undefined && typeof options[name] !== "function")
+      throw new InvalidOptionError(`${name} must be a function; it is of the type ${typeof options[name]}.`);
+  }
+  if (isGone(job.dbpath)) {
+    throw new DatabaseNotFoundError(
+      `There is no database at ${job.dbpath} to replicate. ${ADVICE["not-a-database"]}`,
+    );
+  }
+  const key = keyOf(job.dbpath);
+  if (underWay.has(key)) {
+    throw new LitestreamError(
+      "ALREADY_REPLICATING",
+      `${job.dbpath} is being replicated continuously already: use what the first call of replicate() gave, or stop that first.`,
+    );
+  }
+  const supervisor = new Supervisor(job, options, syncIntervalSeconds);
+  underWay.set(key, supervisor);
+  void supervisor.over.then(() => underWay.delete(key));
+  await supervisor.start(startTimeoutSeconds);
+  let stopping: Promise<ReplicateResult> | undefined;
+  const stop = (options: StopOptions) => {
+    assertTimeout(options?.timeoutSeconds);
+    const { timeoutSeconds, deleteLocal = false, signal } = options;
+    const how = { timeoutSeconds, keepLocal: !deleteLocal, ...(signal === undefined ? {} : { signal }) };
+    stopping ??= afterReplication(job, how, (rest) => replicate(job, rest));
+    return stopping;
+  };
+  return {
+    status: () => supervisor.status(),
+    stop: async (how) => await stop(how),
+    [Symbol.asyncDispose]: async () => {
+      if (supervisor.ended) return;
+      const result = await stop({ timeoutSeconds: DISPOSE_SECONDS });
+      if (!result.ok) job.logger.error({ dbpath: job.dbpath, reason: result.reason }, result.message);
+    },
+  };
+}
+
+/** The proof, after the continuous replication of the database, if there is one in this process, has been ended. */
+export async function afterReplication(
+  job: Job,
+  options: ReplicateOptions,
+  prove: (options: ReplicateOptions) => Promise<ReplicateResult>,
+): Promise<ReplicateResult> {
+  const start = performance.now();
+  const ended = await endReplication(job.dbpath, (options.timeoutSeconds * 1000) / 2);
+  if (!ended) return await prove(options);
+  const tookMs = performance.now() - start;
+  const result = await prove({
+    ...options,
+    timeoutSeconds: Math.max(options.timeoutSeconds - tookMs / 1000, Number.MIN_VALUE),
+  });
+  return { ...result, durationMs: result.durationMs + Math.round(tookMs) };
+}
+
+/** @returns whether there was one */
+export async function endReplication(dbpath: string, withinMs = END_MS): Promise<boolean> {
+  let supervisor: Supervisor | undefined;
+  try {
+    supervisor = underWay.get(keyOf(dbpath));
+  } catch {
+    // There is no folder.
+  }
+  await supervisor?.end(Math.min(withinMs, END_MS));
+  return supervisor !== undefined;
+}
+
+/** Why a litestream is no more, or was not started. */
+type End = { reason: ReplicateFailure; message: string };
+
+/** One litestream after another, until it is ended. */
+class Supervisor {
+  /** Resolves when there is no litestream any more, and none will come. */
+  readonly over: Promise<void>;
+  ended = false;
+  readonly #job: Job;
+  readonly #options: ContinuousOptions;
+  readonly #syncIntervalSeconds: number;
+  /** Its reason is a `CutShort`. */
+  readonly #stop = new AbortController();
+  #endMs = END_MS;
+  #setOver = () => {};
+  /** Called once, with the first synchronisation. */
+  #setStarted = () => {};
+  #started = false;
+  #last: End | undefined;
+  #running = false;
+  #since = new Date();
+  #lastSync: Date | undefined;
+  #failingSince: Date | undefined;
+  #restarts = 0;
+  /** Whether a whole copy must go up before the next litestream. */
+  #copyIsDue = false;
+  #patienceMs = PATIENCE_MS;
+  /** How the files looked when everything was in the replica; since when they look different. */
+  #covered: Fingerprint | undefined;
+  #pendingSince: number | undefined;
+
+  constructor(job: Job, options: ContinuousOptions, syncIntervalSeconds: number) {
+    this.#job = job;
+    this.#options = options;
+    this.#syncIntervalSeconds = syncIntervalSeconds;
+    this.over = new Promise((resolve) => {
+      this.#setOver = resolve;
+    });
+  }
+
+  async start(timeoutSeconds: number): Promise<void> {
+    const job = this.#job;
+    const started = new Promise<true>((resolve) => {
+      this.#setStarted = () => resolve(true);
+    });
+    try {
+      await withLimit(timeoutSeconds, this.#options.signal, async (signal) => {
+        signal.addEventListener("abort", () => this.#stop.abort(signal.reason), { once: true });
+        if (signal.aborted) throw signal.reason;
+        const { dialect, version, file } = await identifyBinary(job.binary, { ...job, signal });
+        if (dialect.continuous === undefined) {
+          throw new LitestreamUnsupportedError(
+            `litestream ${version} (${file}) can't prove that a replication succeeded: upgrade to 0.5.6 or newer.`,
+          );
+        }
+        const run = withDatabaseLock(job, this.#stop.signal, async (keep) => {
+          recoverDatabase(job.dbpath);
+          await this.#run(dialect, keep);
+        }).finally(() => this.#setEnded());
+        // Without a first synchronisation it ends by its failure alone.
+        if ((await Promise.race([started, run])) !== true) throw this.#stop.signal.reason;
+        run.catch((error: unknown) => job.logger.error({ dbpath: job.dbpath }, messageOf(error)));
+      });
+    } catch (error) {
+      this.#setEnded();
+      if (!(error instanceof CutShort)) throw error;
+      const waited = error.waiting === undefined ? undefined : failure(job, "timeout", error.waiting).message;
+      const { reason, message } =
+        error.reason === "timeout" && waited === undefined && this.#last !== undefined
+          ? this.#last
+          : cutFailure(job, this.#stop.signal, timeoutSeconds);
+      throw new ReplicationError(reason, waited ?? message, { cause: error.cause });
+    }
+  }
+
+  /** Ends it; litestream has so long for its last synchronisation. */
+  async end(withinMs: number): Promise<void> {
+    this.#endMs = withinMs;
+    this.#stop.abort(new CutShort("aborted"));
+    await this.over;
+  }
+
+  status(): ReplicationStatus {
+    return {
+      running: this.#running,
+      since: this.#since,
+      lastSync: this.#lastSync,
+      lastError: this.#last?.message,
+      failingSince: this.#failingSince,
+      restarts: this.#restarts,
+    };
+  }
+
+  #setEnded(): void {
+    this.ended = true;
+    this.#setOver();
+  }
+
+  async #run(dialect: Dialect, keep: number | undefined): Promise<void> {
+    const { dbpath, logger } = this.#job;
+    const { signal } = this.#stop;
+    for (let backoff = MIN_BACKOFF_MS; ; ) {
+      const begin = performance.now();
+      let end: End;
+      try {
+        end = await this.#live(dialect, keep);
+      } catch (error) {
+        if (!this.#started || signal.aborted) throw error;
+        const late = error instanceof CutShort;
+        end = late
+          ? failure(this.#job, "timeout", error.waiting ?? "the replica could not be listed")
+          : { reason: "failed", message: messageOf(error) };
+      }
+      if (signal.aborted) {
+        if (this.#started) logger.info({ dbpath }, "continuous replication has ended");
+        else this.#last ??= end;
+        return;
+      }
+      if (!this.#started && FINAL.has(end.reason)) throw new ReplicationError(end.reason, end.message);
+      if (!this.#started && end.reason === "replica-moved")
+        throw new ReplicationError(end.reason, end.message);
+      this.#fail(end);
+      if (performance.now() - begin > STEADY_MS) backoff = MIN_BACKOFF_MS;
+      logger.warn({ dbpath, inMs: backoff }, `litestream is started again: ${end.message}`);
+      await sleep(backoff, undefined, { signal, ref: false }).catch(() => {});
+      if (signal.aborted) return;
+      backoff = Math.min(backoff * 2, MAX_BACKOFF_MS);
+      if (this.#started) this.#restarts += 1;
+    }
+  }
+
+  /** One litestream, from the look at the replica before it to its end. */
+  async #live(dialect: Dialect, keep: number | undefined): Promise<End> {
+    const job = this.#job;
+    const { signal } = this.#stop;
+    const { continuous, replicate: how } = dialect;
+    if (continuous === undefined || how === undefined) throw new TypeError("this litestream can't go on");
+    if (fileKind(job.dbpath) !== "file") {
+      return failure(job, "not-a-database", "there is no plain file in its place");
+    }
+    const admission = await withLimit(this.#started ? LOOK_SECONDS : undefined, signal, (limit) =>
+      withTurn(limit, () => admit(job, dialect, this.#options.takeOver === true, limit)).then((admitted) =>
+        "ok" in admitted || !limit.aborted
+          ? admitted
+          : (admitted.last ?? failure(job, "timeout", "the replica could not be listed")),
+      ),
+    );
+    if ("ok" in admission) return admission;
+    let position = this.#own(dialect, admission.position);
+    if (how.startsFresh) {
+      const age = hasLitestreamFolder(job.dbpath) ? 0 : ageOf(job.dbpath);
+      if (age < BETWEEN_GENERATIONS_MS) await pause(BETWEEN_GENERATIONS_MS - age, signal);
+    }
+    if (signal.aborted) return cutFailure(job, signal, 0);
+    // What was committed between two runs, litestream 0.5 can miss: each begins with a whole copy. With nothing to go on from,
+    // it makes one by itself, unless the newest object of the replica fits to the -wal.
+    const copied = !how.startsFresh && (this.#copyIsDue || hasLitestreamFolder(job.dbpath));
+    if (how.startsFresh) removeLitestreamFolder(job.dbpath);
+    else if (copied) {
+      const run = { anew: true, look: undefined, reading: undefined, signal };
+      const synced = await withTurn(signal, () => synchronise(job, dialect, run));
+      if (signal.aborted) return cutFailure(job, signal, 0);
+      if ("reason" in synced) {
+        if (how.damaged.test(synced.words)) removeLitestreamFolder(job.dbpath);
+        return failure(job, synced.reason, synced.words || "litestream ended without a word");
+      }
+    }
+
+    let cut = (_: End) => {};
+    const cutShort = new Promise<End>((resolve) => {
+      cut = resolve;
+    });
+    const lines: string[] = [];
+    const reading = how.reading?.(() => walSalt(job.dbpath));
+    const follow = continuous.following();
+    let synced = false;
+    let over = false;
+    this.#pendingSince = performance.now();
+    this.#covered = undefined;
+    const onLine = (line: string, shown: string) => {
+      lines.push(shown);
+      if (lines.length > MAX_LINES) lines.shift();
+      // What it says at its end changes nothing any more.
+      if (over) return;
+      if (continuous.mute.test(line)) mute();
+      if (!synced) reading?.see(line);
+      const heard = follow(line);
+      if (heard === "failing") {
+        const { reason, words } = complaintOf([shown], [job.dbpath, job.s3]);
+        const end = failure(job, reason === "no-backup" ? "failed" : reason, words);
+        if (!this.#started && FINAL.has(end.reason)) cut(end);
+        this.#fail(end);
+      } else if (heard === "synced") {
+        const read = synced || reading === undefined ? "whole" : reading.end();
+        this.#copyIsDue = read !== "whole" && !(copied && read === "added");
+        if (this.#copyIsDue) return cut(failure(job, "failed", "litestream did not begin with a whole copy"));
+        synced = true;
+        if (how.startsFresh) position = this.#own(dialect, position);
+        this.#synced();
+      }
+    };
+    const mute = () => {
+      muted = true;
+      cut(failure(job, "failed", "this litestream does not say when it has uploaded"));
+    };
+    let muted = false;
+    const { env } = dialect;
+    const child = startContinuous(job, continuous.args, this.#syncIntervalSeconds, {
+      env: { ...job.env, ...env },
+      keep,
+      onLine,
+    });
+    this.#setRunning(true);
+    const timer = setInterval(() => this.#watch(cut), POLL_MS).unref();
+    const end = await unlessCut(
+      Promise.race([
+        cutShort,
+        child.ended.then(({ how, startError }): End => {
+          const { words, reason } = complaintOf(lines, [job.dbpath, job.s3]);
+          const ended =
+            startError === undefined ? `it ended by itself (${how})` : `it did not start (${startError})`;
+          return failure(
+            job,
+            reason === "no-backup" ? "failed" : reason,
+            words ? `${words}; ${ended}` : ended,
+          );
+        }),
+      ]),
+      signal,
+    );
+    clearInterval(timer);
+    over = true;
+    // Nothing is lost with one that has not begun: the database is here.
+    await child.end(this.#started ? this.#endMs : UNBEGUN_END_MS);
+    this.#setRunning(false);
+    if (muted) {
+      throw new LitestreamUnsupportedError(
+        `${job.binary} does not say when it has uploaded: continuous replication takes litestream 0.3.12 or newer.`,
+      );
+    }
+    return end ?? cutFailure(job, signal, 0);
+  }
+
+  /** What goes up from here is this machine's own. */
+  #own(dialect: Dialect, position: Position): Position {
+    const own = furthest(position, ownPosition(this.#job.dbpath));
+    if (!this.#running || Object.keys(own).length > Object.keys(position).length)
+      remember(this.#job, dialect, own, true);
+    return own;
+  }
+
+  #setRunning(running: boolean): void {
+    this.#running = running;
+    this.#since = new Date();
+  }
+
+  #synced(): void {
+    this.#lastSync = new Date();
+    this.#pendingSince = undefined;
+    this.#patienceMs = PATIENCE_MS;
+    // A commit of the last moment may be in this look, although litestream has not read it: the next change tells.
+    this.#covered = fingerprint(this.#job.dbpath);
+    if (!this.#started) {
+      this.#started = true;
+      this.#failingSince = undefined;
+      this.#setStarted();
+    } else if (this.#failingSince !== undefined) {
+      this.#failingSince = undefined;
+      this.#job.logger.info({ dbpath: this.#job.dbpath }, "continuous replication has recovered");
+      this.#tell(() => this.#options.onRecovered?.());
+    }
+  }
+
+  #fail(end: End): void {
+    this.#last = end;
+    if (!this.#started || this.#failingSince !== undefined) return;
+    this.#failingSince = new Date();
+    this.#job.logger.warn({ dbpath: this.#job.dbpath, reason: end.reason }, end.message);
+    this.#tell(() => this.#options.onFailing?.(end.message));
+  }
+
+  /** A litestream that is silent although there is something to upload. */
+  #watch(cut: (end: End) => void): void {
+    const look = fingerprint(this.#job.dbpath);
+    if (look !== undefined && !sameFingerprint(look, this.#covered)) this.#pendingSince ??= performance.now();
+    if (this.#pendingSince === undefined || !this.#started) return;
+    const silentMs = performance.now() - this.#pendingSince - this.#syncIntervalSeconds * 1000;
+    if (silentMs < SILENCE_MS) return;
+    const words = `nothing has gone up for ${Math.round(silentMs / 1000)} s, although there is something to replicate`;
+    const end = failure(this.#job, "timeout", words);
+    if (this.#failingSince === undefined) this.#fail(end);
+    if (silentMs < this.#patienceMs) return;
+    this.#patienceMs = Math.min(this.#patienceMs * 2, MAX_PATIENCE_MS);
+    cut(end);
+  }
+
+  #tell(callback: () => void): void {
+    try {
+      callback();
+    } catch (error) {
+      this.#job.logger.error({ dbpath: this.#job.dbpath }, `a callback has thrown: ${messageOf(error)}`);
+    }
+  }
+}
