@@ -36,6 +36,7 @@ test("what the app checkpoints after a replication that kept the database is in 
         },
         vanish: undefined,
         rival: undefined,
+        continuous: undefined,
         killStep: undefined,
         end: {
           how: "shutdown",
@@ -46,6 +47,7 @@ test("what the app checkpoints after a replication that kept the database is in 
           checkpoints: false,
           writerMs: 50,
           calls: 1,
+          stop: undefined,
           ...quiet,
         },
         litestream: 0,
@@ -53,6 +55,6 @@ test("what the app checkpoints after a replication that kept the database is in 
     ],
   };
   const report = new Report();
-  await play(history, [{ name: VERSION, file: LITESTREAM, is03: IS_0_3 }], s3, report);
+  await play(history, [{ name: VERSION, file: LITESTREAM, is03: IS_0_3, mute: false }], s3, report);
   expect(report.answers).toMatchObject({ true: expect.any(Number) });
 });

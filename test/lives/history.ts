@@ -16,8 +16,8 @@ export interface FaultPlan {
 
 /** A signal to the app or to its litestream, when so many requests have come in the phase, or so much later. */
 export interface SignalPlan {
-  /** `app` gets SIGKILL, `litestream` the named signal. */
-  who: "app" | "litestream";
+  /** `app` gets SIGKILL, `litestream` the named signal; `both` get SIGKILL. */
+  who: "app" | "litestream" | "both";
   signal: "SIGKILL" | "SIGTERM" | "SIGINT";
   /** 0: as soon as the phase begins. */
   atRequest: number;
@@ -27,6 +27,24 @@ export interface SignalPlan {
 export interface Phase {
   fault: FaultPlan | undefined;
   signal: SignalPlan | undefined;
+}
+
+/** The phase lasts from the call of `replicate()` to the last of the rows that are committed beside it. */
+export interface Continuous extends Phase {
+  rows: number;
+  everyMs: number;
+  /** This signal to litestream as soon as it replicates. */
+  strike: SignalPlan["signal"] | undefined;
+  /** Looks from another machine as soon as it replicates: everything from before is there. */
+  look: boolean;
+  /** Waits, after the phase, until it says that all is up, and looks from another machine. */
+  settle: boolean;
+  /** Another machine writes meanwhile, once all is up; then this one commits so many more. */
+  rival: { rows: number; more: number } | undefined;
+  /** SIGKILL at its end, before any shutdown. */
+  kill: "app" | "both" | undefined;
+  /** Where the app is killed: the next one starts while its litestream may still be there. */
+  hurry: boolean;
 }
 
 export interface Life {
@@ -51,6 +69,8 @@ export interface Life {
   vanish: number | undefined;
   /** Another machine, on an empty disk, restores, writes so many rows and shuts down, before this one does. */
   rival: number | undefined;
+  /** Replicates all the time, from its work to its end. */
+  continuous: Continuous | undefined;
   /** Kills the app at a step of the library's own: before or after its nth file-changing call. */
   killStep: { n: number; moment: "before" | "after" } | undefined;
   end:
@@ -65,6 +85,8 @@ export interface Life {
         checkpoints: boolean;
         writerMs: number;
         calls: number;
+        /** Where it replicates all the time: ends that with `stop`; without, or where it can't, with `replicateOnce`. */
+        stop: "keep" | "delete" | undefined;
         disk: "full" | "read-only" | undefined;
       });
   /** Which litestream this life has, as a step from the one before: 1 is an upgrade, -1 a downgrade. */
@@ -116,55 +138,85 @@ const inPercent = <T>(percent: number, of: fc.Arbitrary<T>): fc.Arbitrary<T | un
 /** From 0 to below 1, evenly: most doubles that fast-check chooses are close to 0. */
 const share = fc.nat(999).map((n) => n / 1000);
 
-const life: fc.Arbitrary<Life> = fc.record({
-  disk: fc.constantFrom("same", "same", "empty"),
-  litter: fc.boolean(),
-  boot: fc.record({
-    fault: inPercent(25, faultPlan),
-    signal: inPercent(20, signalPlan),
-    disk: inPercent(10, fc.constant("full")),
-  }),
-  work: fc.record({
-    rows: fc.oneof(fc.nat(20), fc.constantFrom(0, 300)),
-    bytes: fc.constantFrom(1, 100, 3000),
-    churn: fc.boolean(),
-    by: fc.constantFrom("app", "app", "other"),
-    sync: inPercent(20, fc.constant(true)).map(Boolean),
-    checkpoint: fc.constantFrom("NONE", "NONE", "PASSIVE", "TRUNCATE"),
-    clockJump: fc.constantFrom(0, 0, 0, 0, 0, 0, -1, 1),
-  }),
-  vanish: inPercent(15, share),
-  rival: inPercent(12, fc.integer({ min: 1, max: 20 })),
-  killStep: inPercent(
-    12,
-    fc.record({ n: fc.integer({ min: 1, max: 25 }), moment: fc.constantFrom("before", "after") }),
+const continuous: fc.Arbitrary<Continuous> = fc.record({
+  fault: inPercent(35, faultPlan),
+  signal: inPercent(
+    35,
+    fc.record({
+      who: fc.constantFrom("app", "litestream", "both"),
+      signal: fc.constantFrom("SIGKILL", "SIGKILL", "SIGTERM", "SIGINT"),
+      atRequest: fc.constantFrom(0, 1, 2, 3, 4, 6, 8, 10),
+      laterMs: fc.constantFrom(0, 0, 1, 20, 400, 1100),
+    }),
   ),
-  end: fc.oneof(
-    { weight: 1, arbitrary: fc.record({ how: fc.constant("crash") }) },
-    {
-      weight: 6,
-      arbitrary: fc.record({
-        how: fc.constant("shutdown"),
-        close: fc.boolean(),
-        reader: inPercent(15, fc.constant(true)).map(Boolean),
-        writer: fc.constantFrom("none", "none", "none", "none", "same", "other"),
-        everyMs: fc.constantFrom(1, 20, 300),
-        checkpoints: fc.boolean(),
-        writerMs: fc.constantFrom(50, 600, 5000),
-        calls: fc.constantFrom(1, 1, 1, 2),
-        fault: inPercent(30, faultPlan),
-        signal: inPercent(25, signalPlan),
-        disk: inPercent(12, fc.constantFrom("full", "read-only")),
-      }),
-    },
+  rows: fc.constantFrom(1, 10, 30),
+  strike: inPercent(25, fc.constantFrom("SIGKILL", "SIGKILL", "SIGTERM", "SIGINT")),
+  everyMs: fc.constantFrom(1, 20, 100),
+  look: inPercent(25, fc.constant(true)).map(Boolean),
+  settle: fc.boolean(),
+  rival: inPercent(
+    15,
+    fc.record({ rows: fc.integer({ min: 1, max: 20 }), more: fc.constantFrom(0, 0, 1, 10) }),
   ),
-  litestream: fc.constantFrom(0, 0, 0, 0, 1, -1),
-}) as fc.Arbitrary<Life>;
+  kill: fc.constantFrom(undefined, undefined, "app", "app", "both"),
+  hurry: fc.boolean(),
+});
+
+const life = (continuousPercent: number) =>
+  fc.record({
+    disk: fc.constantFrom("same", "same", "empty"),
+    litter: fc.boolean(),
+    boot: fc.record({
+      fault: inPercent(25, faultPlan),
+      signal: inPercent(20, signalPlan),
+      disk: inPercent(10, fc.constant("full")),
+    }),
+    work: fc.record({
+      rows: fc.oneof(fc.nat(20), fc.constantFrom(0, 300)),
+      bytes: fc.constantFrom(1, 100, 3000),
+      churn: fc.boolean(),
+      by: fc.constantFrom("app", "app", "other"),
+      sync: inPercent(20, fc.constant(true)).map(Boolean),
+      checkpoint: fc.constantFrom("NONE", "NONE", "PASSIVE", "TRUNCATE"),
+      clockJump: fc.constantFrom(0, 0, 0, 0, 0, 0, -1, 1),
+    }),
+    vanish: inPercent(15, share),
+    rival: inPercent(12, fc.integer({ min: 1, max: 20 })),
+    continuous: inPercent(continuousPercent, continuous),
+    killStep: inPercent(
+      12,
+      fc.record({ n: fc.integer({ min: 1, max: 25 }), moment: fc.constantFrom("before", "after") }),
+    ),
+    end: fc.oneof(
+      { weight: 1, arbitrary: fc.record({ how: fc.constant("crash") }) },
+      {
+        weight: 6,
+        arbitrary: fc.record({
+          how: fc.constant("shutdown"),
+          close: fc.boolean(),
+          reader: inPercent(15, fc.constant(true)).map(Boolean),
+          writer: fc.constantFrom("none", "none", "none", "none", "same", "other"),
+          everyMs: fc.constantFrom(1, 20, 300),
+          checkpoints: fc.boolean(),
+          writerMs: fc.constantFrom(50, 600, 5000),
+          calls: fc.constantFrom(1, 1, 1, 2),
+          stop: fc.constantFrom(undefined, "delete", "keep"),
+          fault: inPercent(30, faultPlan),
+          signal: inPercent(25, signalPlan),
+          disk: inPercent(12, fc.constantFrom("full", "read-only")),
+        }),
+      },
+    ),
+    litestream: fc.constantFrom(0, 0, 0, 0, 1, -1),
+  }) as fc.Arbitrary<Life>;
 
 const START: readonly Start[] = ["nothing", "nothing", "0 bytes", "1 MB"];
 
-/** @param starts what the first machine may find */
-export const histories = (starts: readonly Start[] = START): fc.Arbitrary<History> =>
+/**
+ * @param starts what the first machine may find
+ * @param continuousPercent in how many of a hundred lives it replicates all the time
+ */
+export const histories = (starts: readonly Start[] = START, continuousPercent = 15): fc.Arbitrary<History> =>
   // Not biased: without faults small histories find nothing.
   fc.noBias(
     fc.record({
@@ -176,6 +228,6 @@ export const histories = (starts: readonly Start[] = START): fc.Arbitrary<Histor
       }),
       litestream: share,
       smallDisk: starts === START ? fc.boolean() : fc.constant(false),
-      lives: fc.array(life, { minLength: 2, maxLength: 6, size: "max" }),
+      lives: fc.array(life(continuousPercent), { minLength: 2, maxLength: 6, size: "max" }),
     }),
   );

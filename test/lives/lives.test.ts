@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { IS_0_3, LITESTREAM, VERSION } from "../support/litestream.ts";
+import { IS_0_3, LITESTREAM, saysWhatIsUp, VERSION } from "../support/litestream.ts";
 import { type S3, startS3 } from "../support/s3.ts";
 import { histories } from "./history.ts";
 import { Report } from "./report.ts";
@@ -12,7 +12,7 @@ beforeAll(async () => {
 });
 afterAll(() => s3.stop());
 
-const version = { name: VERSION, file: LITESTREAM, is03: IS_0_3 };
+const version = { name: VERSION, file: LITESTREAM, is03: IS_0_3, mute: IS_0_3 && !saysWhatIsUp(LITESTREAM) };
 const report = new Report();
 afterAll(() =>
   console.log(

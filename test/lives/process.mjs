@@ -164,7 +164,49 @@ async function app() {
   }
   say({ wrote: problem ?? true });
 
-  await order();
+  let replication;
+  const heard = [];
+  const slowly = async (count) => {
+    for (let i = 0; i < count && problem === undefined; i += 1) {
+      commits(1);
+      await pause(spec.continuous.everyMs);
+    }
+  };
+  const replicate = async () => {
+    const start = performance.now();
+    const replicating = await outcomeOf(
+      config
+        .replicate({
+          startTimeoutSeconds: spec.continuous.seconds,
+          onFailing: (message) => heard.push(`failing: ${message}`),
+          onRecovered: () => heard.push("recovered"),
+        })
+        .then((started) => {
+          replication = started;
+          return true;
+        }),
+    );
+    say({ replicating, startOvertimeMs: performance.now() - start - spec.continuous.seconds * 1000 });
+    await slowly(spec.continuous.rows);
+    say({ beside: problem ?? true });
+  };
+  /** Until it says that all is up, which 0.3 does after a commit only. */
+  const settle = async () => {
+    commits(1);
+    const last = new Date();
+    const isUp = ({ running, failingSince, lastSync }) =>
+      running && failingSince === undefined && lastSync > last;
+    while (!isUp(replication.status())) await pause(20);
+    say({ settled: { heard, restarts: replication.status().restarts } });
+  };
+  for (let word = await order(); word !== "stop"; word = (await order()) ?? "stop") {
+    if (word === "replicate") await replicate();
+    else if (word === "settle") await settle();
+    else if (word.startsWith("more ")) {
+      await slowly(Number(word.slice(5)));
+      say({ more: true });
+    }
+  }
   let stop = () => {};
   if (end.writer === "same") stop = commitEvery(end.everyMs, commit, db, end.checkpoints);
   else if (end.close) {
@@ -184,7 +226,11 @@ async function app() {
   const start = performance.now();
   say({ stopping: true });
   const calls = Array.from({ length: end.calls }, () =>
-    outcomeOf(config.replicateOnce({ timeoutSeconds: end.seconds })),
+    outcomeOf(
+      end.stop && replication
+        ? replication.stop({ timeoutSeconds: end.seconds, deleteLocal: end.stop === "delete" })
+        : config.replicateOnce({ timeoutSeconds: end.seconds }),
+    ),
   );
   if (end.writerMs) setTimeout(() => stop(), end.writerMs).unref();
   const result = await calls[0].then((first) => {

@@ -12,6 +12,8 @@ export class Report {
   readonly bootErrors: Record<string, number> = {};
   readonly kills: Record<string, number> = {};
   readonly faults: Record<string, number> = {};
+  /** What became of the lives that replicate all the time. */
+  readonly continuous: Record<string, number> = {};
   readonly litestreams: Record<string, number> = {};
   /** What the histories asked for and this machine can't do, and why. */
   readonly notRun: Record<string, number> = {};
@@ -36,6 +38,7 @@ export class Report {
       ["boots that failed, with a reason", each(this.bootErrors)],
       ["kills", `${sum(this.kills)}: ${each(this.kills)}`],
       ["faults", `${sum(this.faults)}: ${each(this.faults)}`],
+      ["replicating all the time", each(this.continuous)],
       ["answers", each(this.answers)],
       ["asked for, and not to be had on this machine", each(this.notRun)],
       ["rows acknowledged", this.rowsAcknowledged],

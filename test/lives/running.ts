@@ -17,6 +17,9 @@ export interface Events {
   content?: Stretch[];
   synced?: Outcome;
   wrote?: unknown;
+  replicating?: Outcome;
+  startOvertimeMs?: number;
+  settled?: { heard: string[]; restarts: number };
   result?: Outcome;
   others?: Outcome[];
   overtimeMs?: number;

@@ -5,6 +5,7 @@
 //   --seed N                  where the choice of histories begins (default: the time)
 //   --workers N               how many histories side by side (default: 4)
 //   --large                   every database begins with 500 MB
+//   --continuous N            in how many of a hundred lives it replicates all the time (default: 15)
 //   --no-shrink               print a failing history as it is
 //   --report FILE             where the totals go, as JSON
 // VERSITYGW_BIN names versitygw; without it the S3 server is fauxqs, in this process.
@@ -13,7 +14,7 @@ import { writeFileSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import fc from "fast-check";
-import { LITESTREAM } from "../support/litestream.ts";
+import { LITESTREAM, saysWhatIsUp } from "../support/litestream.ts";
 import { startS3 } from "../support/s3.ts";
 import { type History, histories } from "./history.ts";
 import { Report } from "./report.ts";
@@ -28,6 +29,7 @@ const { values } = parseArgs({
     workers: { type: "string", default: "4" },
     report: { type: "string" },
     "no-shrink": { type: "boolean", default: false },
+    continuous: { type: "string", default: "15" },
     large: { type: "boolean", default: false },
   },
 });
@@ -42,7 +44,8 @@ function versionOf(name: string): Version {
   const is03 = /^\s+generations\s/m.test(ask([]).stdout);
   const version = ask(["version"]).stdout.trim();
   // One that `go install` has built does not know its own.
-  return { name: /^v?\d/.test(version) ? version.replace("v", "") : basename(name), file, is03 };
+  const named = /^v?\d/.test(version) ? version.replace("v", "") : basename(name);
+  return { name: named, file, is03, mute: is03 && !saysWhatIsUp(file) };
 }
 
 const versions = values.litestream.map(versionOf);
@@ -57,7 +60,8 @@ const progress = setInterval(say, 15_000);
 async function worker(): Promise<void> {
   while (!over()) {
     seed += 1;
-    const property = fc.asyncProperty(histories(values.large ? ["500 MB"] : undefined), async (history) => {
+    const start = values.large ? (["500 MB"] as const) : undefined;
+    const property = fc.asyncProperty(histories(start, Number(values.continuous)), async (history) => {
       // A failure elsewhere does not end a history that is being shrunk here.
       if (!over() || failedHere) await play(history, versions, s3, report).catch((e) => keep(e, history));
     });

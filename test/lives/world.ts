@@ -17,7 +17,7 @@ import { type Fault, type FaultProxy, startFaultProxy } from "../support/fault-p
 import { deadPid, processesWith } from "../support/processes.ts";
 import { KEY, replicaUrl, type S3, TOKEN } from "../support/s3.ts";
 import { secretIn } from "../support/secrets.ts";
-import type { FaultPlan, History, Life, Phase, SignalPlan } from "./history.ts";
+import type { Continuous, FaultPlan, History, Life, Phase, SignalPlan } from "./history.ts";
 import { Model, type Stretch } from "./model.ts";
 import { Report } from "./report.ts";
 import { type Events, type Outcome, Running, signalAll } from "./running.ts";
@@ -27,6 +27,8 @@ export interface Version {
   readonly name: string;
   readonly file: string;
   readonly is03: boolean;
+  /** It does not say when it has uploaded, and so can't replicate all the time. */
+  readonly mute: boolean;
 }
 
 const BOOT_SECONDS = 15;
@@ -35,6 +37,11 @@ const HURRIED_SECONDS = 2.5;
 /** So much later than its deadline an answer may come, as design.md has it. */
 const OVERTIME_MS = 250;
 const SMALL_DISK_KIB = 64_000;
+/** Longer than litestream may take for its last synchronisation (30 s) when its app is gone, or to be found hanging, and started again. */
+const LAST_MS = 45_000;
+const RECOVERY_MS = 150_000;
+/** It can miss what is committed around its own checkpoints: README. */
+const MISSES_COMMITS = /^0\.5\.(?:\d|1[0-6])$/;
 
 /** What `litestream restore` by hand leaves when it is killed: none of the library's files, and so it stays. */
 const HAND_MADE = "db.sqlite.tmp";
@@ -60,7 +67,7 @@ export async function play(
   const world = new World(history, versions, s3, proxy, root, path, report);
   try {
     report.histories += 1;
-    for (const life of history.lives) await world.live(life);
+    for (const life of history.lives) if (!world.isOver) await world.live(life);
     await world.end();
   } finally {
     await proxy.stop();
@@ -76,6 +83,18 @@ interface Now {
   readonly downgraded: boolean;
   /** Whether there was a database when the life began. */
   readonly hadLocal: boolean;
+}
+
+/** What became of the continuous replication of a life. */
+interface Beside {
+  /** Whether replicate() has begun. */
+  started: boolean;
+  /** Whether litestream was hit by a signal, or a fault, since all was known to be up. */
+  hit: boolean;
+  /** Whether a signal has come to a litestream of an app that was told that it replicates. */
+  struck: boolean;
+  /** What the last thing that went up may be good for. */
+  mayDamage: boolean;
 }
 
 class World {
@@ -101,6 +120,11 @@ class World {
   #overtaken: Stretch[] | undefined;
   /** Litestreams that have written to the replica. */
   readonly #writers = new Set<Version>();
+  #beside: Beside | undefined;
+  /** An app has been killed, and its litestream may still be at its last synchronisation. */
+  #orphan = false;
+  /** What the replica holds is not said any more: two machines have written to it, in turns. */
+  #mixed = false;
 
   constructor(
     history: History,
@@ -173,6 +197,10 @@ class World {
     this.#disks.push(folder);
   }
 
+  get isOver(): boolean {
+    return this.#mixed;
+  }
+
   tearDown(): void {
     signalAll(this.#root, "SIGKILL");
     if (this.#small) {
@@ -219,7 +247,10 @@ class World {
     const now = { life, version, downgraded, hadLocal: this.#hasLocal };
     const app = this.#startApp(now);
     try {
-      (await this.#boot(now, app)) && (await this.#work(now, app)) && (await this.#end(now, app));
+      (await this.#boot(now, app)) &&
+        (await this.#work(now, app)) &&
+        (await this.#replicateBeside(now, app)) &&
+        (await this.#end(now, app));
     } finally {
       this.#endPhase();
       await this.#stopCompany();
@@ -229,6 +260,9 @@ class World {
       const leak = secretIn(app.stderr) ?? this.#leak;
       if (leak !== undefined) this.#fail(`the ${leak} is in the output of the app, or in an argument list`);
     }
+    if (this.#beside !== undefined) await this.#orphaned(now, app, this.#beside);
+    this.#beside = undefined;
+    if (this.#mixed) return await this.#checkDisk();
     if (this.#overtaken !== undefined) await this.#giveUp(version, this.#overtaken);
   }
 
@@ -242,6 +276,10 @@ class World {
       syncSeconds: PATIENT_SECONDS * this.#patience,
       small: this.#small,
       work: { ...work, rows: work.by === "app" ? this.#rowsOf(life) : 0 },
+      continuous: life.continuous && {
+        ...life.continuous,
+        seconds: isLasting(life.continuous.fault) ? HURRIED_SECONDS : PATIENT_SECONDS * this.#patience,
+      },
       end: end && {
         ...end,
         seconds: inVain ? HURRIED_SECONDS : PATIENT_SECONDS * this.#patience,
@@ -284,6 +322,7 @@ class World {
       await this.#appGone(app, "boot", hadLocal);
       return false;
     }
+    this.#orphan = false;
     this.#report.boots += 1;
     this.#hold(() => this.#model.booted(content, hadLocal));
     return true;
@@ -430,7 +469,8 @@ class World {
       this.#small ||
       downgraded ||
       this.#overtaken !== undefined;
-    this.#answered(result, others, version, troubled);
+    const keeps = end.stop === "keep" && this.#beside?.started === true;
+    this.#answered(result, others, version, troubled, keeps);
   }
 
   /** The others that have the database open end with the machine. */
@@ -449,6 +489,7 @@ class World {
       work: { rows: 3, bytes: 100, churn: false, by: "app", sync: false, checkpoint: "NONE", clockJump: 0 },
       vanish: undefined,
       rival: undefined,
+      continuous: undefined,
       killStep: undefined,
       end: {
         how: "shutdown",
@@ -459,6 +500,7 @@ class World {
         checkpoints: false,
         writerMs: 1,
         calls: 1,
+        stop: undefined,
         ...quiet,
       },
       litestream: 0,
@@ -468,6 +510,7 @@ class World {
       ...[...this.#writers].map((writer) => this.#versions.indexOf(writer)),
     );
     this.#version = newest;
+    if (this.isOver) return;
     await this.live(plain);
     await this.live({ ...plain, disk: "empty" });
     for (let tries = 0; processesWith(this.#root).length > 0; tries += 1) {
@@ -476,32 +519,233 @@ class World {
     }
   }
 
-  /** The machine is gone with its disk: what it alone had is lost, as promised; it must have had it, though. */
-  async #changeMachine(): Promise<void> {
-    if (this.#hasLocal && this.#model.acked > 0) {
-      if (existsSync(this.#dbpath)) {
-        const check = this.#start("check", this.#versions[this.#version] as Version, {});
-        await check.ended;
-        const { content, damaged } = check.events as Events & { damaged?: string };
-        if (content === undefined) this.#fail(`the local database can't be read: ${damaged ?? check.stderr}`);
-        this.#hold(() => this.#model.check(content, this.#model.acked, "on the old disk"));
+  /** From the call of replicate() to the last row beside it, and what is to follow; @returns whether the app goes on to its end */
+  async #replicateBeside({ life, version, downgraded }: Now, app: Running): Promise<boolean> {
+    const plan = life.continuous;
+    if (plan === undefined || this.#small || downgraded) return true;
+    const { acked, broken } = this.#model;
+    const mayDamage = !version.is03 && (this.#litestreamWasHere || broken);
+    const beside: Beside = { started: false, hit: plan.fault !== undefined, struck: false, mayDamage };
+    this.#beside = beside;
+    this.#beginPhase(plan, app, "replicating");
+    app.order("replicate");
+    await app.until("replicating");
+    const { replicating, startOvertimeMs = 0 } = app.events;
+    if (replicating?.value !== undefined) {
+      beside.started = true;
+      beside.mayDamage = MISSES_COMMITS.test(version.name);
+      this.#writers.add(version);
+      if (this.#overtaken !== undefined)
+        this.#fail("another machine has written to the replica, but it replicates");
+      // Where objects have vanished, only a shutdown looks for that.
+      if (!broken || version.is03) this.#model.proven(Math.max(acked, this.#model.replicated));
+      if (plan.strike) {
+        this.#signaller(
+          { who: "litestream", signal: plan.strike, atRequest: 0, laterMs: 0 },
+          app,
+          "replicating",
+        )();
+      }
+      if (plan.look && !this.#model.broken && !beside.mayDamage)
+        await this.#look(acked, "once it replicates");
+    }
+    await app.until("beside");
+    this.#endPhase();
+    this.#readRecord();
+    if (app.ended_ !== undefined) {
+      await this.#appGone(app, "replicating", true);
+      return false;
+    }
+    if (replicating?.error !== undefined) {
+      this.#refused(replicating.error, version, plan, startOvertimeMs);
+      return true;
+    }
+    Report.count(this.#report.continuous, "begun");
+    if (plan.settle || plan.rival) await this.#settle(app, beside, version);
+    if (app.ended_ !== undefined) {
+      await this.#appGone(app, "replicating", true);
+      return false;
+    }
+    if (plan.rival && !this.#model.broken && this.#knowsReplica(version)) {
+      await this.#rival(plan.rival.rows, version);
+      if (plan.rival.more > 0) {
+        await this.#more(plan.rival.more, app);
+        this.#mixed = true;
       }
     }
+    if (plan.kill === undefined) return true;
+    // What is not up yet when it is killed.
+    if (this.#overtaken === undefined) await this.#more(plan.rows, app);
+    if (plan.kill === "both") {
+      beside.hit = true;
+      Report.count(
+        this.#report.kills,
+        "litestream, replicating: SIGKILL",
+        signalAll(this.#folder, "SIGKILL"),
+      );
+    }
+    app.kill("SIGKILL");
+    app.killed = plan.kill === "both" ? "app, replicating, after its litestream" : "app, replicating";
+    await this.#appGone(app, "replicating", true);
+    return false;
+  }
+
+  /** Commits so many rows more. */
+  async #more(rows: number, app: Running): Promise<void> {
+    app.order(`more ${rows}`);
+    await app.until("more");
+    this.#readRecord();
+  }
+
+  /** replicate() has rejected, as it must, or may. */
+  #refused(
+    error: NonNullable<Outcome["error"]>,
+    version: Version,
+    plan: Continuous,
+    overtimeMs: number,
+  ): void {
+    Report.count(this.#report.continuous, `refused: ${error.reason ?? error.code}`);
+    // It begins to end what it has started at its deadline.
+    if (overtimeMs > 2 * OVERTIME_MS) {
+      this.#report.deadlinesMissed += 1;
+      this.#fail(`replicate() rejected ${Math.round(overtimeMs)} ms after its deadline`);
+    }
+    if (this.#model.broken || plan.fault !== undefined || plan.signal !== undefined) return;
+    const expected =
+      this.#overtaken !== undefined
+        ? error.reason === "replica-moved"
+        : version.mute && error.code === "LITESTREAM_UNSUPPORTED";
+    if (!expected) this.#fail(`replicate() rejected: ${JSON.stringify(error)}`);
+  }
+
+  /** All is up in the end, it says so, and it is so. */
+  async #settle(app: Running, beside: Beside, version: Version): Promise<void> {
+    app.order("settle");
+    await inTime(app.until("settled"), RECOVERY_MS, () =>
+      this.#fail(`it does not say that all is up: ${app.stderr.slice(-3000)}`),
+    );
+    const { settled } = app.events;
+    this.#readRecord();
+    if (settled === undefined) return;
+    const { heard, restarts } = settled;
+    const inTurn = heard.every((word, i) => word.startsWith(i % 2 === 0 ? "failing" : "recovered"));
+    if (!inTurn || heard.length % 2 === 1) this.#fail(`it recovered, and said ${JSON.stringify(heard)}`);
+    if (beside.struck && (restarts === 0 || heard.length === 0))
+      this.#fail(`litestream was killed, and all that it said is ${JSON.stringify(settled)}`);
+    if (restarts > 0) Report.count(this.#report.continuous, "started again", restarts);
+    if (MISSES_COMMITS.test(version.name) || this.#model.broken) return;
+    const { acked } = this.#model;
+    for (const end = Date.now() + LAST_MS; ; ) {
+      try {
+        await this.#look(acked, "once all was said to be up");
+        break;
+      } catch (error) {
+        // It may have said that of what it read before the last commit.
+        if (Date.now() > end) throw error;
+      }
+    }
+    this.#model.proven(acked);
+    beside.hit = false;
+    beside.struck = false;
+    Report.count(this.#report.continuous, "all up");
+  }
+
+  /** What another machine gets from the replica just now. */
+  async #look(required: number, when: string): Promise<void> {
+    const folder = mkdtempSync(join(this.#root, "look-"));
+    const app = this.#start("app", this.#versions[this.#version] as Version, {
+      dbpath: join(folder, "db.sqlite"),
+      folder,
+      port: this.#s3.port,
+      bootSeconds: PATIENT_SECONDS,
+    });
+    app.order("open");
+    await app.until("content");
+    app.kill("SIGKILL");
+    await app.ended;
+    const { boot, content } = app.events;
+    if (content === undefined)
+      this.#fail(`${when} another machine can't restore: ${JSON.stringify(boot)} ${app.stderr.slice(-2000)}`);
+    this.#readRecord();
+    this.#hold(() => this.#model.check(content, required, `${when}, on another machine,`));
+    rmSync(folder, { recursive: true });
+  }
+
+  /** The life is over. Where its app was killed, its litestream ends by itself, after it has brought up what there was. */
+  async #orphaned({ life, version }: Now, app: Running, beside: Beside): Promise<void> {
+    const plan = life.continuous as Continuous;
+    if (app.killed !== undefined && this.#hasLocal && (beside.mayDamage || (beside.hit && !version.is03)))
+      this.#model.damaged();
+    if (
+      app.killed !== undefined &&
+      plan.hurry &&
+      !this.#mixed &&
+      this.#overtaken === undefined &&
+      !beside.hit
+    ) {
+      this.#orphan = processesWith(this.#folder).length > 0;
+      if (this.#orphan) Report.count(this.#report.continuous, "a boot beside the litestream of a killed app");
+      return;
+    }
+    await this.#noProcessIn(this.#folder, LAST_MS);
+    const isSure = beside.started && !beside.hit && !beside.mayDamage && !this.#model.broken;
+    if (app.killed?.startsWith("app, replicating") && isSure && this.#overtaken === undefined) {
+      await this.#look(
+        this.#model.acked,
+        "after the last synchronisation of a litestream whose app was killed",
+      );
+      this.#model.proven();
+      Report.count(this.#report.continuous, "brought up what a killed app had committed");
+    }
+  }
+
+  async #noProcessIn(folder: string, withinMs: number): Promise<void> {
+    for (const end = Date.now() + withinMs; processesWith(folder).length > 0; ) {
+      if (Date.now() > end) this.#fail(`processes are left over: ${processesWith(folder).join("; ")}`);
+      await new Promise((done) => setTimeout(done, 20));
+    }
+  }
+
+  /** The machine is gone with its disk: what it alone had is lost, as promised; it must have had it, though. */
+  async #changeMachine(): Promise<void> {
+    // And all that ran there.
+    signalAll(this.#folder, "SIGKILL");
+    await this.#noProcessIn(this.#folder, LAST_MS);
+    this.#orphan = false;
+    await this.#checkDisk();
     this.#newDisk();
     this.#model.diskLost();
   }
 
-  #answered(result: Outcome, others: Outcome[], version: Version, troubled: boolean): void {
+  async #checkDisk(): Promise<void> {
+    if (!existsSync(this.#dbpath) || this.#model.acked === 0) return;
+    const check = this.#start("check", this.#versions[this.#version] as Version, {});
+    await check.ended;
+    const { content, damaged } = check.events as Events & { damaged?: string };
+    if (content === undefined) this.#fail(`the local database can't be read: ${damaged ?? check.stderr}`);
+    this.#hold(() => this.#model.check(content, this.#model.acked, "on the old disk"));
+  }
+
+  #answered(result: Outcome, others: Outcome[], version: Version, troubled: boolean, keeps: boolean): void {
     const { error } = result;
     const value = result.value as { ok: boolean; reason?: string; message?: string } | undefined;
     Report.count(this.#report.answers, error?.code ?? (value?.ok ? "true" : `false: ${value?.reason}`));
     const local = readdirSync(this.#folder).filter(
       (name) => name.includes("db.sqlite") && name !== HAND_MADE,
     );
-    if (this.#overtaken !== undefined && value?.ok)
+    // 0.5 has written its own over the other's, under the same names: README.
+    const unseen = this.#mixed && !version.is03;
+    if (this.#mixed)
+      Report.count(
+        this.#report.continuous,
+        `two machines in turns, and then: ${value?.ok ? "true" : value?.reason}`,
+      );
+    if (this.#overtaken !== undefined && value?.ok && !unseen)
       this.#fail(`another machine has written to the replica, but the answer was ${JSON.stringify(result)}`);
     if (value?.ok) {
-      if (local.length > 0) this.#fail(`true, but ${local.join(", ")} is left`);
+      if (local.length > 0 && !keeps) this.#fail(`true, but ${local.join(", ")} is left`);
+      if (keeps && !existsSync(this.#dbpath))
+        this.#fail("true, but the local database, which was to stay, is gone");
       this.#model.proven();
       this.#writers.add(version);
     } else {
@@ -550,6 +794,8 @@ class World {
       (this.#small && life.boot.disk !== undefined);
     if (!expected && !this.#model.broken)
       this.#fail(`nothing was wrong, but the boot failed: ${JSON.stringify(error)}`);
+    // It waits for the litestream of the app before, which has the same trouble.
+    if (this.#orphan && life.boot.fault !== undefined && error.reason === "timeout") return;
     if (this.#hasLocal) this.#fail(`a failed boot, but there is a database: ${JSON.stringify(error)}`);
   }
 
@@ -623,7 +869,7 @@ class World {
   }
 
   /** Arms the faults and signals of a phase. */
-  #beginPhase(phase: Phase, app: Running, name: "boot" | "shutdown"): void {
+  #beginPhase(phase: Phase, app: Running, name: "boot" | "replicating" | "shutdown"): void {
     const { fault, signal } = phase;
     let requests = 0;
     const atRequest = signal && this.#signaller(signal, app, name);
@@ -659,11 +905,17 @@ class World {
 
   #signaller({ who, signal, laterMs }: SignalPlan, app: Running, phase: string): () => void {
     const send = () => {
-      if (who === "app") {
-        if (app.kill("SIGKILL")) app.killed = `app, ${phase}`;
-        return;
+      if (who !== "app") {
+        const name = who === "both" ? "SIGKILL" : signal;
+        const hits = signalAll(this.#folder, name);
+        Report.count(this.#report.kills, `litestream, ${phase}: ${name}`, hits);
+        if (this.#beside && hits > 0) {
+          this.#beside.hit = true;
+          this.#beside.struck = app.events.replicating !== undefined;
+        }
       }
-      Report.count(this.#report.kills, `litestream, ${phase}: ${signal}`, signalAll(this.#folder, signal));
+      if (who !== "litestream" && app.kill("SIGKILL"))
+        app.killed = who === "both" ? `app, ${phase}, after its litestream` : `app, ${phase}`;
     };
     return laterMs === 0 ? send : () => void this.#signals.push(setTimeout(send, laterMs));
   }
@@ -672,15 +924,17 @@ class World {
     const settings = {
       key: KEY,
       token: TOKEN,
-      s3: replicaUrl(this.#proxy.port, this.#path),
+      s3: "",
       folder: this.#folder,
     };
     const {
       killStep,
       folder = this.#folder,
+      port = this.#proxy.port,
       ...rest
-    } = spec as { killStep?: Life["killStep"]; folder?: string };
+    } = spec as { killStep?: Life["killStep"]; folder?: string; port?: number };
     settings.folder = folder;
+    settings.s3 = replicaUrl(port, this.#path);
     return new Running(
       {
         role,
@@ -699,3 +953,13 @@ class World {
 /** No answer comes for as long as the phase lasts. */
 const isLasting = (plan: FaultPlan | undefined) =>
   plan !== undefined && (plan.count === "all" || plan.fault === "stall" || plan.fault === "stall-body");
+
+async function inTime(promise: Promise<void>, ms: number, late: () => void): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const limit = new Promise<true>((resolve) => {
+    timer = setTimeout(() => resolve(true), ms);
+  });
+  const isLate = await Promise.race([promise, limit]);
+  clearTimeout(timer);
+  if (isLate) late();
+}

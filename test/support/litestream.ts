@@ -14,7 +14,8 @@ export const IS_0_3: boolean = /^\s+generations\s/m.test(
   spawnSync(LITESTREAM, [], { encoding: "utf8" }).stdout,
 );
 
-/** 0.3.12 – 0.3.14; built from source, they do not say their version. */
-export const LOGS_WAL_SEGMENTS: boolean = IS_0_3 && readFileSync(LITESTREAM).includes("wal segment written");
+/** Of 0.3: 0.3.12 – 0.3.14, which built from source do not say their version. */
+export const saysWhatIsUp = (file: string) => readFileSync(file).includes("wal segment written");
+export const LOGS_WAL_SEGMENTS: boolean = IS_0_3 && saysWhatIsUp(LITESTREAM);
 
 export const VERSION: string = spawnSync(LITESTREAM, ["version"], { encoding: "utf8" }).stdout.trim();
