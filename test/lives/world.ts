@@ -522,7 +522,7 @@ class World {
   /** From the call of replicate() to the last row beside it, and what is to follow; @returns whether the app goes on to its end */
   async #replicateBeside({ life, version, downgraded }: Now, app: Running): Promise<boolean> {
     const plan = life.continuous;
-    if (plan === undefined || this.#small || downgraded) return true;
+    if (plan === undefined || downgraded) return true;
     const { acked, broken } = this.#model;
     const mayDamage = !version.is03 && (this.#litestreamWasHere || broken);
     const beside: Beside = { started: false, hit: plan.fault !== undefined, struck: false, mayDamage };
@@ -610,7 +610,7 @@ class World {
       this.#report.deadlinesMissed += 1;
       this.#fail(`replicate() rejected ${Math.round(overtimeMs)} ms after its deadline`);
     }
-    if (this.#model.broken || plan.fault !== undefined || plan.signal !== undefined) return;
+    if (this.#model.broken || this.#small || plan.fault !== undefined || plan.signal !== undefined) return;
     const expected =
       this.#overtaken !== undefined
         ? error.reason === "replica-moved"
