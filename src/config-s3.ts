@@ -11,6 +11,7 @@ import { type ReplicateOptions, type ReplicateResult, replicate } from "./litest
 import { type RestoreOptions, restore } from "./litestream/restore.ts";
 import { defaultLogger, type Logger, type Redact, redactor, unfailing } from "./logger.ts";
 import { type Environment, readEnvFile, readSettings, type SettingsInput, stringsOf } from "./settings.ts";
+import { onShutdown, type ShutdownOptions } from "./shutdown.ts";
 
 export interface ConfigOptions {
   /** The file with settings that the environment lacks. Default: `.env` in the working directory, if it is there. `false`: none. */
@@ -136,18 +137,7 @@ export class ConfigS3 {
    * @throws DatabaseNotFoundError, LitestreamNotFoundError, LitestreamUnsupportedError, InvalidOptionError, FileSystemError
    */
   async timedReplicate(timeoutSeconds: number): Promise<boolean> {
-    const result = await this.replicateOnce({ timeoutSeconds });
-    const { ok, durationMs, litestream } = result;
-    if (ok) {
-      this.#logger.info(
-        { s3: this.s3, db: this.db, durationMs, litestream },
-        "replicated; the local database is deleted",
-      );
-    } else {
-      const { reason, message } = result;
-      this.#logger.error({ s3: this.s3, db: this.db, reason, durationMs, litestream }, message);
-    }
-    return ok;
+    return await this.#prove({ timeoutSeconds });
   }
 
   /**
@@ -159,6 +149,24 @@ export class ConfigS3 {
     const binary = findBinary(this.#wanted, this.#env);
     this.#logger.info({ s3: this.s3, db: this.db }, "replicating");
     return await replicate({ ...this.#subject, binary }, options);
+  }
+
+  /**
+   * Has the process end well on SIGTERM and SIGINT: `close`, then the proof, as in `timedReplicate`, then exit. All that
+   * is registered in this process is closed at once and replicated at once. A second signal says how long it may still
+   * take; a third one, Ctrl-C, ends the process in the middle (exit code 130), and the local files stay.
+   *
+   * Exit code 0: every `close` has ended and everything committed is in the replicas, or there was no local database.
+   * 1: not so, the reason is logged at error level and what is not proven is still here. 0, not 128 + n, which systemd and
+   * Docker's `on-failure` count as failures. A `process.exitCode` of the app's own comes before 0.
+   *
+   * The process ends with `process.exit()`: what else is to be closed belongs into `close`. Handlers of others stay; one
+   * that ends the process by itself cuts this short.
+   * @returns what takes it back; with the last one gone, the signals do what they did before
+   * @throws InvalidOptionError
+   */
+  onShutdown(options: ShutdownOptions): () => void {
+    return onShutdown({ ...this.#subject, prove: (how) => this.#prove(how) }, options);
   }
 
   /**
@@ -202,6 +210,22 @@ export class ConfigS3 {
 
   [inspect.custom](): string {
     return this.toString();
+  }
+
+  /** `replicateOnce`, with its result in the log. */
+  async #prove(options: ReplicateOptions): Promise<boolean> {
+    const result = await this.replicateOnce(options);
+    const { ok, durationMs, litestream } = result;
+    if (ok) {
+      this.#logger.info(
+        { s3: this.s3, db: this.db, durationMs, litestream },
+        `replicated; the local database ${options.keepLocal ? "stays" : "is deleted"}`,
+      );
+    } else {
+      const { reason, message } = result;
+      this.#logger.error({ s3: this.s3, db: this.db, reason, durationMs, litestream }, message);
+    }
+    return ok;
   }
 
   /** `dbpath`, without making the folder. */

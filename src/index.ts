@@ -16,3 +16,4 @@ export type { ReplicateFailure, ReplicateOptions, ReplicateResult } from "./lite
 export type { RestoreOptions } from "./litestream/restore.ts";
 export type { Logger } from "./logger.ts";
 export type { SettingsInput } from "./settings.ts";
+export type { ShutdownOptions } from "./shutdown.ts";

@@ -40,6 +40,7 @@ describe("what is public", () => {
     "ReplicateResult",
     "RestoreOptions",
     "SettingsInput",
+    "ShutdownOptions",
   ];
 
   test("are these values", () => {
