@@ -352,6 +352,26 @@ describe("several", () => {
   });
 });
 
+test("removed in the middle of it, as by a close(): the next signal ends nothing all the same", async () => {
+  const store = await startStalledStore();
+  const { config, files } = setUp(newUrl(store.port));
+  const app = await startHookedApp({
+    databases: [{ config }],
+    hooks: [
+      { timeoutSeconds: 50, close: "all" },
+      { timeoutSeconds: 50, close: "removes" },
+    ],
+  });
+  app.kill("SIGTERM");
+  await app.logged(/^replicating/);
+  await sleep(MOMENT_MS);
+  app.kill("SIGTERM");
+  await Promise.race([app.logged(/again/), app.ended]);
+  store.release();
+  expect(await app.ended).toEqual({ code: 0, signal: null });
+  expect(files()).toEqual([]);
+});
+
 test("another one's handler runs beside it", async () => {
   const { config, files } = setUp(newUrl());
   const app = await startHookedApp({

@@ -1,5 +1,5 @@
 // An app with a shutdown hook in a process of its own: `node shutdown-app.mjs PLAN-AS-JSON`. Prints one JSON line an event;
-// the log goes to stderr. It has an HTTP server and its databases open, so that nothing but the hook ends it.
+// the log goes to stderr. A timer that nobody stops keeps it alive: nothing but the hook ends it.
 import { createServer } from "node:http";
 import Database from "libsql";
 import { ConfigS3 } from "../../dist/index.js";
@@ -8,6 +8,7 @@ const { databases, hooks, remove = [], other = false, exitCode, restore } = JSON
 const say = (event) => process.stdout.write(`${JSON.stringify(event)}\n`);
 if (exitCode !== undefined) process.exitCode = exitCode;
 
+setInterval(() => {}, 60_000);
 const server = createServer().listen(0, "127.0.0.1");
 const opened = databases.map(({ settings, litestream, rows }) => {
   const config = new ConfigS3(settings, { envFile: false, litestream });
@@ -30,6 +31,9 @@ const closes = {
   },
   hangs: () => new Promise(() => {}),
   blocks: (ms) => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms),
+  removes: () => {
+    for (const remove of removals) remove();
+  },
   late: () => {
     opened[0].config.onShutdown({ timeoutSeconds: 5 });
   },

@@ -10,7 +10,7 @@ interface Hook {
   keepLocal?: boolean;
   /** Which database; default: the first. */
   database?: number;
-  close?: "all" | "throws" | "hangs" | "blocks" | "late";
+  close?: "all" | "throws" | "hangs" | "blocks" | "removes" | "late";
   /** For how long it `blocks`. */
   ms?: number;
 }
