@@ -260,7 +260,8 @@ describe("to", () => {
 
   test("overwrites nothing, and takes nothing away", async () => {
     for (const existing of ["copy.db", "copy.db-wal", "copy.db-shm", "copy.db-journal"]) {
-      const { config } = setUp(url());
+      // Without asking the store.
+      const { config } = setUp(replicaUrl(await freePort(), path));
       const folder = tempFolder();
       writeFileSync(join(folder, existing), "mine");
       writeFileSync(join(folder, ".copy.db-litestream-s3"), "mine");
