@@ -1,9 +1,9 @@
-import { mkdirSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, mkdirSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { inspect } from "node:util";
 import { removeDatabase } from "./database-files.ts";
 import { withDatabaseLock } from "./database-lock.ts";
-import { ConfigError, InvalidOptionError, LitestreamError, messageOf } from "./errors.ts";
+import { ConfigError, FileSystemError, InvalidOptionError, LitestreamError, messageOf } from "./errors.ts";
 import { findBinary, type Job } from "./litestream/binary.ts";
 import { litestreamEnvironment, startChild } from "./litestream/child.ts";
 import {
@@ -14,10 +14,17 @@ import {
   replicateContinuously,
 } from "./litestream/continuous.ts";
 import { assertTimeout, withLimit } from "./litestream/limit.ts";
-import { type ReplicateOptions, type ReplicateResult, replicate } from "./litestream/replicate.ts";
-import { type RestoreOptions, restore } from "./litestream/restore.ts";
+import { keyOf, type ReplicateOptions, type ReplicateResult, replicate } from "./litestream/replicate.ts";
+import { type RestoreOptions, requestOf, restore } from "./litestream/restore.ts";
 import { defaultLogger, type Logger, type Redact, redactor, unfailing } from "./logger.ts";
-import { type Environment, readEnvFile, readSettings, type SettingsInput, stringsOf } from "./settings.ts";
+import {
+  assertPath,
+  type Environment,
+  readEnvFile,
+  readSettings,
+  type SettingsInput,
+  stringsOf,
+} from "./settings.ts";
 import { onShutdown, type ShutdownOptions } from "./shutdown.ts";
 
 export interface ConfigOptions {
@@ -121,16 +128,18 @@ export class ConfigS3 {
   }
 
   /**
-   * Puts the database from the replica into place, whole or not at all.
-   * @returns `dbpath`; with `ifReplicaExists` and no backup, there is no file
+   * Puts the database from the replica into place, whole or not at all. A failure that may pass is tried again, until the
+   * timeout or, without one, for 10 s.
+   * @returns `dbpath`, or `to` made absolute; with `ifReplicaExists` and no backup, there is no file
    * @throws DatabaseExistsError when there is a database, unless `ifDbNotExists`
    * @throws RestoreError with litestream's words when it did not succeed; nothing half-done is left
    * @throws LitestreamNotFoundError, LitestreamUnsupportedError, InvalidOptionError, ConfigError, FileSystemError
    */
   async restore(options: RestoreOptions = {}): Promise<string> {
     if (options.timeoutSeconds !== undefined) assertTimeout(options.timeoutSeconds);
-    const dbpath = this.dbpath;
-    await restore(this.#subject, () => findBinary(this.#wanted, this.#env), options);
+    const request = requestOf(options);
+    const dbpath = options.to === undefined ? this.dbpath : this.#elsewhere(options.to);
+    await restore({ ...this.#subject, dbpath }, () => findBinary(this.#wanted, this.#env), request);
     return dbpath;
   }
 
@@ -275,6 +284,21 @@ export class ConfigS3 {
       this.#logger.error({ s3: this.s3, db: this.db, reason, durationMs, litestream }, message);
     }
     return ok;
+  }
+
+  /** Another path for the database, whose folder is made. */
+  #elsewhere(to: string): string {
+    const path = assertPath(to, this.token);
+    try {
+      mkdirSync(dirname(path), { recursive: true });
+    } catch (error) {
+      throw new FileSystemError(`The folder of ${path} can't be made: ${messageOf(error)}.`, {
+        cause: error,
+      });
+    }
+    if (path === this.#path || (existsSync(this.folder) && keyOf(path) === keyOf(this.#path)))
+      throw new InvalidOptionError("`to` is the path of the database itself: leave it out.");
+    return path;
   }
 
   /** `dbpath`, without making the folder. */

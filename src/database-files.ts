@@ -314,9 +314,12 @@ const restoring = new Set<string>();
 export class RestoreTarget {
   readonly path: string;
   readonly #dbpath: string;
+  readonly #cleans: boolean;
 
-  constructor(dbpath: string) {
+  /** @param cleans whether what belongs to an older database in its place goes first, or keeps this one from being put there */
+  constructor(dbpath: string, cleans: boolean) {
     this.#dbpath = dbpath;
+    this.#cleans = cleans;
     this.path = `${dbpath}.restore-${process.pid}-${randomBytes(4).toString("hex")}`;
     restoring.add(this.path);
   }
@@ -333,13 +336,14 @@ export class RestoreTarget {
 
   /**
    * Moves the restored file into place, and never over an existing one. To be called with the database's lock.
-   * @returns false where a database has come to be there meanwhile
+   * @returns false where a database, or a part of one, has come to be there meanwhile
    */
   async moveIntoPlace(): Promise<boolean> {
     // In one go, so that nothing comes between: a stale -wal must be gone before the file is there.
-    recoverDatabase(this.#dbpath);
+    if (this.#cleans) recoverDatabase(this.#dbpath);
     if (fileKind(this.#dbpath) !== "missing") return false;
-    removeLeftovers(this.#dbpath);
+    if (this.#cleans) removeLeftovers(this.#dbpath);
+    else if (inTheWay(this.#dbpath) !== undefined) return false;
     const placed = linkOrRename(this.path, this.#dbpath);
     if (placed) await syncFolder(dirname(this.#dbpath));
     return placed;
@@ -382,6 +386,11 @@ async function syncFolder(path: string): Promise<void> {
   // Not every file system can; the replica still has everything.
   syncing = syncing.then(() => syncPath(path).catch(() => {}));
   await syncing;
+}
+
+/** What would be taken for the database, or for a part of it, if one were restored to this path; `undefined`: nothing. */
+export function inTheWay(path: string): string | undefined {
+  return ["", ...SIDECARS].map((suffix) => path + suffix).find((file) => fileKind(file) !== "missing");
 }
 
 /** Removes the files of restores that nobody runs any more; another process's stay while that process lives. */

@@ -82,7 +82,7 @@ export class LitestreamNotFoundError extends LitestreamError {
   }
 }
 
-/** The program is not litestream, or one that can't prove a replication. Code `LITESTREAM_UNSUPPORTED`. */
+/** The program is not litestream, or one that can't do what was asked for: prove a replication, check a restored database. Code `LITESTREAM_UNSUPPORTED`. */
 export class LitestreamUnsupportedError extends LitestreamError {
   constructor(message: string) {
     super("LITESTREAM_UNSUPPORTED", message);
@@ -98,12 +98,11 @@ export class DatabaseNotFoundError extends LitestreamError {
 
 /** `restore()` never overwrites a database. Code `DATABASE_EXISTS`. */
 export class DatabaseExistsError extends LitestreamError {
-  constructor(dbpath: string) {
-    super(
-      "DATABASE_EXISTS",
-      `${dbpath} already exists and restore() never overwrites a database. ` +
-        "Pass { ifDbNotExists: true } to keep it, or call delete() first to take the replica's.",
-    );
+  constructor(
+    path: string,
+    advice = "Pass { ifDbNotExists: true } to keep it, or call delete() first to take the replica's.",
+  ) {
+    super("DATABASE_EXISTS", `${path} already exists and restore() never overwrites a database. ${advice}`);
   }
 }
 

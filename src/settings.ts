@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { parse } from "dotenv";
 import { z } from "zod";
-import { ConfigError, type ConfigIssue, messageOf } from "./errors.ts";
+import { ConfigError, type ConfigIssue, InvalidOptionError, messageOf } from "./errors.ts";
 
 /** The settings as a caller may give them; what is left out comes from the environment, then `.env`. */
 export interface SettingsInput {
@@ -95,6 +95,27 @@ function withSecret({ token, ...shown }: SettingsInput): ConfigIssue[] {
     .filter((field) => forms.some((form) => shown[field]?.includes(form)))
     .map((field) => ({ name: ENV_NAMES[field], problem: `must not contain ${ENV_NAMES.token}` }));
 }
+
+/**
+ * Where else a database may be restored to, made absolute.
+ * @throws InvalidOptionError where litestream or SQLite would take it for something else, or where it shows the secret
+ */
+export function assertPath(path: unknown, token: string): string {
+  const problem = OtherPath.safeParse(path).error?.issues[0]?.message;
+  if (problem !== undefined) throw new InvalidOptionError(`\`to\` ${problem}.`);
+  const shown = path as string;
+  if (token.length >= RECOGNISABLE && [token, encodeURIComponent(token)].some((form) => shown.includes(form)))
+    throw new InvalidOptionError(`\`to\` must not contain ${ENV_NAMES.token}.`);
+  return resolve(shown);
+}
+
+const OtherPath = text(
+  [(path) => /[^/]$/.test(path) && !/(?:^|\/)\.\.?$/.test(path), "must name a file"],
+  noControl,
+  wholeCharacters,
+  plainPath,
+  [(path) => !/-(?:wal|shm|journal)$/.test(path), "must not end as SQLite's own files beside a database do"],
+);
 
 /** Whether it is `http(s)://HOST[:PORT][/PATH]`, as both litestreams take it, and no more. */
 function isAddress(endpoint: string): boolean {

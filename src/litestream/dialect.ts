@@ -59,6 +59,12 @@ export interface Dialect {
       stderr: string,
     ) => { position: Readonly<Record<string, string>>; at: Date | undefined } | undefined;
   };
+  /** Lists what the replica holds, with times, and finds the state of a moment in it. */
+  readonly moment: {
+    readonly args: (dbpath: string) => string[];
+    /** `undefined` when what it prints is no such list. */
+    readonly of: (stdout: string, stderr: string, moment: Date) => StateAt | undefined;
+  };
   /** Whether a backup made by another dialect can be invisible to it; what to tell the user. */
   readonly blindTo?: string;
 }
@@ -195,6 +201,8 @@ const V0_3: Dialect = {
   },
   env: {},
   position: { format: "0.3", args: (dbpath) => ["wal", ...CONFIGURED, dbpath], of: endsOf0_3 },
+  // Not `generations`, which wants the database to be there.
+  moment: { args: (dbpath) => ["wal", ...CONFIGURED, dbpath], of: stateOf0_3 },
   blindTo:
     "litestream 0.3 cannot see backups made by litestream 0.5: where this path has one, install litestream 0.5.6 or newer",
 };
@@ -223,12 +231,14 @@ const V0_5: Dialect = {
     args: (dbpath) => ["ltx", "-level", "all", ...CONFIGURED, dbpath],
     of: endOf0_5,
   },
+  moment: { args: (dbpath) => ["ltx", "-level", "all", ...CONFIGURED, dbpath], of: stateOf0_5 },
 };
 
 /** 0.5.0 – 0.5.5: exit code 0 whatever happened, and no line on success. */
 const V0_5_WITHOUT_ONCE: Dialect = {
   env: {},
   list: (dbpath) => ["ltx", ...CONFIGURED, dbpath],
+  moment: { args: (dbpath) => ["ltx", ...CONFIGURED, dbpath], of: stateOf0_5 },
   blindTo:
     "litestream 0.5.0 – 0.5.5 cannot see backups made by litestream 0.3: where this path has one, install litestream 0.5.6 or newer",
 };
@@ -339,9 +349,89 @@ function readingOf0_5(salt: () => number | undefined): Reading {
   };
 }
 
-/** `-if-replica-exists` makes an empty replica path a success, said in one line. */
-export function restoreArgs(target: string, dbpath: string, ifReplicaExists: boolean): string[] {
-  return ["restore", ...CONFIGURED, ...(ifReplicaExists ? ["-if-replica-exists"] : []), "-o", target, dbpath];
+/** What a restore is to do besides. */
+export interface RestoreHow {
+  /** Makes an empty replica path a success, said in one line. */
+  readonly ifReplicaExists?: boolean;
+  readonly integrityCheck?: "quick" | "full" | undefined;
+  /** Names a state, as `moment` has found it. Default: the newest. */
+  readonly state?: readonly string[] | undefined;
+}
+
+export function restoreArgs(target: string, dbpath: string, how: RestoreHow = {}): string[] {
+  const { ifReplicaExists = false, integrityCheck, state = [] } = how;
+  return [
+    "restore",
+    ...CONFIGURED,
+    ...(ifReplicaExists ? ["-if-replica-exists"] : []),
+    ...(integrityCheck === undefined ? [] : ["-integrity-check", integrityCheck]),
+    ...state,
+    "-o",
+    target,
+    dbpath,
+  ];
+}
+
+/** What to ask before `-integrity-check` is used: here the help names no flag that the same binary refuses. */
+export const RESTORE_HELP = ["restore", "-h"];
+
+export const checksIntegrity = (restoreHelp: string) => /^\s+-integrity-check\b/m.test(restoreHelp);
+
+/** How a restore gives the state of a moment. */
+export interface StateAt {
+  /** Names it. */
+  readonly args: readonly string[];
+  /** When the last of it has arrived in the store; `undefined` where litestream has to find it by itself. */
+  readonly at: Date | undefined;
+  /** When the first backup in the list has arrived; `undefined` where there is none. */
+  readonly since: Date | undefined;
+  /** Objects that came after `at` and not after the moment can't be restored: what is between has been lost. */
+  readonly broken: boolean;
+}
+
+/** By the store's clock, which the lists show in whole seconds: the last moment of that second. */
+function byItself(moment: Date): string[] {
+  return ["-timestamp", new Date(Math.floor(Number(moment) / 1000) * 1000 + 999).toISOString()];
+}
+
+/**
+ * 0.3: the generation that was written to last by then. By itself litestream finds one only while it was being written to:
+ * nothing between two lives, nor after the last one (`no matching backups found`).
+ */
+function stateOf0_3(stdout: string, stderr: string, moment: Date): StateAt | undefined {
+  const segments = segmentsOf(stdout, stderr);
+  if (segments === undefined || segments.some(({ created }) => Number.isNaN(created))) return undefined;
+  const inOrder = segments.toSorted((a, b) => a.created - b.created);
+  const [first] = inOrder;
+  // Without a list it may still have a snapshot, which is then all there is.
+  if (first === undefined) return { args: [], at: undefined, since: undefined, broken: false };
+  const since = new Date(first.created);
+  const last = inOrder.findLast(({ created }) => created <= Number(moment));
+  if (last === undefined) return { args: byItself(moment), at: undefined, since, broken: false };
+  const { generation, created } = last;
+  const goesOn = inOrder.some((one) => one.generation === generation && one.created > created);
+  const args = ["-generation", generation, ...(goesOn ? byItself(moment) : [])];
+  return { args, at: new Date(created), since, broken: false };
+}
+
+/**
+ * 0.5: the transaction that could be reached by then. Not by `-timestamp`: where a path also has backups of 0.3, 0.5.10 and
+ * 0.5.17 were seen to take those although they are older, and a gap in the chain silently gives the state before it.
+ */
+function stateOf0_5(stdout: string, _stderr: string, moment: Date): StateAt | undefined {
+  const objects = objectsOf(stdout);
+  if (objects === undefined || objects.some(({ created }) => Number.isNaN(created))) return undefined;
+  const firsts = objects.filter(({ min }) => min <= 1n).map(({ created }) => created);
+  const since = firsts.length === 0 ? undefined : new Date(Math.min(...firsts));
+  const byThen = objects.filter(({ created }) => created <= Number(moment));
+  const plan = restorePlan(byThen);
+  const reached = plan.at(-1)?.max;
+  // It may have backups of 0.3.
+  if (reached === undefined) return { args: byItself(moment), at: undefined, since, broken: false };
+  // A gap is none where a compaction has put it into an object that also holds what came later.
+  const broken = byThen.some(({ max }) => max > reached) && chainOf(stdout) !== "whole";
+  const args = ["-txid", reached.toString(16).padStart(16, "0")];
+  return { args, at: new Date(Math.max(...plan.map(({ created }) => created))), since, broken };
 }
 
 /** The line of a restore with `-if-replica-exists` on a path without a backup, in all dialects. */
@@ -405,22 +495,32 @@ function endOf0_5(stdout: string) {
   return { position: { "": newest.max.toString(16).padStart(16, "0") }, at: dateOf(newest.created) };
 }
 
-/** Of each generation the end of its newest WAL segment; `wal` prints index, offset and size in decimal. */
-function endsOf0_3(stdout: string, stderr: string) {
+/** What 0.3 lists by `wal`, one segment a line; it prints index, offset and size in decimal. */
+function segmentsOf(stdout: string, stderr: string) {
   // Its exit code is 0 all the same. Later versions say it on stdout, in the middle of the list.
   if (/: cannot (?:determine generations|fetch wal segments): /.test(stderr)) return undefined;
   const [header = "", ...rows] = stdout.trimEnd().split("\n");
   if (!/^replica\s+generation\s+index\s+offset\s+size\s+created\s*$/.test(header)) return undefined;
-  const position: Record<string, string> = {};
-  let last = Number.NaN;
+  const segments: { generation: string; end: string; created: number }[] = [];
   for (const row of rows) {
     const [, generation, index, offset, created = ""] =
       /^\S+\s+([0-9a-f]{16})\s+(\d+)\s+(\d+)\s+\d+\s+(\S+)/.exec(row) ?? [];
     if (generation === undefined || index === undefined || offset === undefined) return undefined;
     const end = `${index.padStart(12, "0")}:${offset.padStart(16, "0")}`;
+    segments.push({ generation, end, created: Date.parse(created) });
+  }
+  return segments;
+}
+
+/** Of each generation the end of its newest WAL segment. */
+function endsOf0_3(stdout: string, stderr: string) {
+  const segments = segmentsOf(stdout, stderr);
+  if (segments === undefined) return undefined;
+  const position: Record<string, string> = {};
+  let last = Number.NaN;
+  for (const { generation, end, created } of segments) {
     if (end > (position[generation] ?? "")) position[generation] = end;
-    const at = Date.parse(created);
-    if (!(at <= last)) last = at;
+    if (!(created <= last)) last = created;
   }
   return { position, at: dateOf(last) };
 }
@@ -528,9 +628,14 @@ export function copySize(objects: readonly ReplicaObject[], written: Written): n
   return copy?.size;
 }
 
+/** What a restore says of a database that has not passed its check. */
+const INTEGRITY = /post-restore integrity check/;
+
 const REASONS: readonly [FailureReason | "no-backup", RegExp][] = [
   // It may end in `EOF`, which is no word of the network here.
   ["failed", DAMAGED],
+  // It says how the database is malformed, which is not the path's fault.
+  ["failed", INTEGRITY],
   ["no-backup", /no matching backup(?:s found| files available)/],
   [
     "not-a-database",
@@ -590,6 +695,18 @@ export function complaintOf(lines: readonly string[], names: readonly string[]):
     : "";
   return { reason: "failed", words: (fallback || stopped) + hint, said: fallback !== "" };
 }
+
+/**
+ * Whether another try may mend what a restore complains of: the store, or an object that was listed and has gone since, as
+ * by the compaction of a litestream that runs elsewhere.
+ */
+export function mayPass({ reason, words }: Complaint): boolean {
+  if (reason === "unreachable") return true;
+  return reason === "failed" && /NoSuchKey|Status ?Code: 404|file does not exist/i.test(words);
+}
+
+/** What a restore says where it finds no state of the moment that it was asked for. */
+export const NO_STATE = /no matching backup|no snapshots available/;
 
 /** What a signal makes of a request that is under way. */
 const STOPPED = /\bcontext canceled$/;

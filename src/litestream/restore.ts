@@ -1,6 +1,7 @@
 import {
   fileKind,
   hasRecord,
+  inTheWay,
   isEmpty,
   RestoreTarget,
   recoverDatabase,
@@ -8,12 +9,18 @@ import {
   removeLitestreamFolder,
 } from "../database-files.ts";
 import { withDatabaseLock } from "../database-lock.ts";
-import { ADVICE, DatabaseExistsError, LitestreamError, messageOf, RestoreError } from "../errors.ts";
+import {
+  ADVICE,
+  DatabaseExistsError,
+  InvalidOptionError,
+  LitestreamError,
+  messageOf,
+  RestoreError,
+} from "../errors.ts";
 import { identifyBinary, type Job } from "./binary.ts";
-import { lookAtChain } from "./chain.ts";
-import { startLitestream } from "./configuration.ts";
-import { complaintOf, NO_BACKUP, restoreArgs } from "./dialect.ts";
-import { CutShort, withLimit, withTurn } from "./limit.ts";
+import type { Dialect } from "./dialect.ts";
+import { assertIntegrityCheck, download, type Failed } from "./download.ts";
+import { CutShort, pause, withLimit, withTurn } from "./limit.ts";
 import { hasMovedOn, knownPosition, lookAtReplica, movedOn, remember } from "./writers.ts";
 
 export interface RestoreOptions {
@@ -30,25 +37,86 @@ export interface RestoreOptions {
   timeoutSeconds?: number;
   /** Ends the call early; it then rejects with the reason `aborted`. */
   signal?: AbortSignal;
+  /**
+   * Restores the state of that moment: what had arrived in the replica by the end of that second, by the store's clock. What
+   * was committed by then, but replicated later, is not in it. A moment after the last upload gives the newest state; one
+   * before the first backup rejects. Where `replicate()` runs, litestream 0.5 keeps only steps of 30 s after five minutes, and
+   * both keep about a day: it is then the last step that is left from before. A `Date`, or ISO 8601 with a time zone such as
+   * `2026-11-24T12:00:00Z`.
+   *
+   * Without `to` it takes the database back: the next replication makes this the newest state, and what came after it stays
+   * in the history. Default: the newest state.
+   */
+  timestamp?: Date | string;
+  /**
+   * Has litestream check the restored database, with SQLite's `quick_check` or `integrity_check`, before it is put into
+   * place; one that fails rejects. Takes litestream 0.5.10 or newer. Default: unchecked.
+   */
+  integrityCheck?: "quick" | "full";
+  /**
+   * Restores to this file and leaves everything at `dbpath` alone; relative to the working directory. Its folder is made where
+   * it is missing, nothing is overwritten, and `ifDbNotExists` is about this file. Not with `takeOver`. Default: `dbpath`.
+   */
+  to?: string;
 }
 
-const INCOMPLETE =
-  "the replica holds objects of a backup, but its beginning is missing, perhaps taken by a lifecycle rule of the bucket; " +
-  "bring them back, or use another REPLICA_URL to begin anew";
+/** The options once they are known to be usable. */
+interface RestoreRequest extends Omit<RestoreOptions, "timestamp"> {
+  readonly moment: Date | undefined;
+}
+
+/** @throws InvalidOptionError for what can't be meant */
+export function requestOf({ timestamp, ...options }: RestoreOptions): RestoreRequest {
+  const { integrityCheck, takeOver, to } = options;
+  if (integrityCheck !== undefined && integrityCheck !== "quick" && integrityCheck !== "full") {
+    throw new InvalidOptionError('`integrityCheck` must be "quick" or "full".');
+  }
+  if (to !== undefined && takeOver) {
+    throw new InvalidOptionError("`takeOver` is for the database itself: it says nothing with `to`.");
+  }
+  return { ...options, moment: timestamp === undefined ? undefined : momentOf(timestamp) };
+}
+
+/** Without a zone it would be another moment on another machine. */
+const ISO_WITH_ZONE = /^(\d{4}-\d\d-\d\d)T\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)$/;
+
+function momentOf(timestamp: unknown): Date {
+  const day = typeof timestamp === "string" ? ISO_WITH_ZONE.exec(timestamp)?.[1] : undefined;
+  const moment = new Date(
+    timestamp instanceof Date || day !== undefined ? (timestamp as Date | string) : Number.NaN,
+  );
+  // V8 takes the 31st of February for the 3rd of March.
+  const exists = day === undefined || isoOf(new Date(day))?.startsWith(day);
+  const iso = isoOf(moment);
+  // Other years have more digits, and are no times of a backup.
+  if (exists && iso !== undefined && /^\d{4}-/.test(iso)) return moment;
+  throw new InvalidOptionError(
+    "`timestamp` must be a valid Date, or ISO 8601 with a time zone such as 2026-11-24T12:00:00Z or 2026-11-24T13:00:00+01:00.",
+  );
+}
+
+const isoOf = (date: Date) => (Number.isNaN(Number(date)) ? undefined : date.toISOString());
+
+/** How long a call without a deadline tries again; on an unreachable store 0.5 has then long tried by itself. */
+const PATIENCE_MS = 10_000;
+const FIRST_PAUSE_MS = 250;
+const LONGEST_PAUSE_MS = 4000;
 
 /**
  * Restores to a file of its own and moves it into place last.
+ * @param job `dbpath`: where to
  * @param findBinary called once it is clear that litestream is needed
  * @throws DatabaseExistsError, RestoreError, LitestreamNotFoundError, LitestreamUnsupportedError
  */
 export async function restore(
   job: Omit<Job, "binary">,
   findBinary: () => string,
-  options: RestoreOptions,
+  request: RestoreRequest,
 ): Promise<void> {
   const { dbpath, s3, logger } = job;
+  const { moment, to, timeoutSeconds } = request;
   const keepExisting = async (signal: AbortSignal) => {
-    if (!options.ifDbNotExists) throw new DatabaseExistsError(dbpath);
+    if (!request.ifDbNotExists || fileKind(dbpath) === "missing") throw exists(dbpath, to);
     if (fileKind(dbpath) === "other") {
       throw failure(
         job,
@@ -62,50 +130,91 @@ export async function restore(
         "the database exists, but is empty: if the app has not meant that, delete() it and restore again",
       );
     }
-    await compareExisting(job, findBinary, options.takeOver === true, signal);
-    logger.info({ dbpath }, "the database exists; nothing to restore");
+    if (to === undefined) await compareExisting(job, findBinary, request.takeOver === true, signal);
+    if (moment === undefined) logger.info({ dbpath }, "the database exists; nothing to restore");
+    else logger.warn({ dbpath }, `the database exists and stays: not the state of ${moment.toISOString()}`);
   };
+  let last: Failed | undefined;
   const restoreMissing = async (signal: AbortSignal) => {
     // With the lock: what another call is removing is not there any more, and what it has moved aside needs its -wal.
-    const exists = await withDatabaseLock(job, signal, () => {
-      recoverDatabase(dbpath);
-      removeLeftovers(dbpath);
+    const found = await withDatabaseLock(job, signal, () => {
+      if (to === undefined) recoverDatabase(dbpath);
+      if (to === undefined) removeLeftovers(dbpath);
       return fileKind(dbpath) !== "missing";
     });
-    if (exists) return await keepExisting(signal);
-    const binary = findBinary();
-    const whole = { ...job, binary };
-    const target = new RestoreTarget(dbpath);
-    try {
-      // Before the restore: what another machine writes in between is then noticed.
-      const seen = await withTurn(signal, () => glance(whole, signal));
-      const size = await download(whole, target, options, signal);
-      if (size === undefined) {
-        if (seen) remember(whole, seen.dialect, seen.position, false);
-        logger.info({ s3 }, "the replica holds no backup; nothing to restore");
-        return;
-      }
-      const placed = await withDatabaseLock(job, signal, () => target.moveIntoPlace());
-      if (!placed) return await keepExisting(signal);
-      if (seen) remember(whole, seen.dialect, seen.position, false);
-      logger.info({ dbpath, bytes: size }, "restored");
-    } finally {
-      target.discard();
+    if (found) return await keepExisting(signal);
+    if (to !== undefined && inTheWay(dbpath) !== undefined) throw exists(dbpath, to);
+    const whole = { ...job, binary: findBinary() };
+    const litestream = await identifyBinary(whole.binary, { ...job, signal });
+    const { dialect, version } = litestream;
+    if (request.integrityCheck !== undefined) await assertIntegrityCheck(whole, litestream, signal);
+    // Also where it finds a backup: a newer one of the other kind may stand beside it.
+    if (dialect.blindTo !== undefined) logger.warn({ s3 }, dialect.blindTo);
+    logger.info({ s3, dbpath, litestream: version, ...(moment && { timestamp: moment }) }, "restoring");
+    const start = performance.now();
+    for (let wait = FIRST_PAUSE_MS; ; wait = Math.min(wait * 2, LONGEST_PAUSE_MS)) {
+      const outcome = await tryOnce(whole, dialect, request, signal);
+      if (outcome === "placed" || outcome === "no-backup") return;
+      if (outcome === "exists") return await keepExisting(signal);
+      // One that was stopped without a word tells less than what went wrong before.
+      if (!signal.aborted || outcome.reason !== "failed") last = outcome;
+      if (signal.aborted) throw signal.reason;
+      const { reason, words, advice, passes } = outcome;
+      const patient = timeoutSeconds !== undefined || performance.now() - start < PATIENCE_MS;
+      if (!passes || !patient) throw failure(job, reason, words, { advice });
+      logger.warn({ s3, dbpath, reason }, `the restore is tried again: ${job.redact(words)}`);
+      await pause(wait, signal);
+      if (signal.aborted) throw signal.reason;
     }
   };
-  await withLimit(options.timeoutSeconds, options.signal, restoreMissing).catch((error: unknown) => {
+  await withLimit(timeoutSeconds, request.signal, restoreMissing).catch((error: unknown) => {
     if (error instanceof CutShort) {
       const { reason, waiting, cause } = error;
-      const waited = waiting === undefined ? "" : `: ${waiting}`;
-      const words =
-        reason === "timeout"
-          ? `not finished within ${options.timeoutSeconds} s${waited}`
-          : "the call was aborted";
-      throw failure(job, reason, words, cause);
+      if (reason === "aborted") throw failure(job, reason, "the call was aborted", { cause });
+      const why = waiting ?? last?.words;
+      const words = `not finished within ${timeoutSeconds} s${why === undefined ? "" : `: ${why}`}`;
+      throw failure(job, (waiting === undefined && last?.reason) || reason, words, { cause });
     }
     if (error instanceof LitestreamError) throw error;
-    throw failure(job, "failed", messageOf(error), error);
+    throw failure(job, "failed", messageOf(error), { cause: error });
   });
+}
+
+function exists(dbpath: string, to: string | undefined): DatabaseExistsError {
+  return to === undefined
+    ? new DatabaseExistsError(dbpath)
+    : new DatabaseExistsError(inTheWay(dbpath) ?? dbpath, "Remove it, or choose another path for `to`.");
+}
+
+/** One try, under a name of its own: nothing of it is left where it has failed. */
+async function tryOnce(
+  job: Job,
+  dialect: Dialect,
+  request: RestoreRequest,
+  signal: AbortSignal,
+): Promise<"placed" | "exists" | "no-backup" | Failed> {
+  const { dbpath, s3, logger } = job;
+  const isOwn = request.to === undefined;
+  const target = new RestoreTarget(dbpath, isOwn);
+  try {
+    // Before the restore: what another machine writes in between is then noticed. The newest position, also where an older
+    // state is asked for: that is to replace what came after it.
+    const seen = isOwn ? await withTurn(signal, () => glance(job, signal)) : undefined;
+    const got = await withTurn(signal, () => download(job, dialect, target, request, signal));
+    if ("reason" in got) return got;
+    if (got.size === undefined) {
+      if (seen) remember(job, seen.dialect, seen.position, false);
+      logger.info({ s3 }, "the replica holds no backup; nothing to restore");
+      return "no-backup";
+    }
+    const placed = await withDatabaseLock(job, signal, () => target.moveIntoPlace());
+    if (!placed) return "exists";
+    if (seen) remember(job, seen.dialect, seen.position, false);
+    logger.info({ dbpath, bytes: got.size }, "restored");
+    return "placed";
+  } finally {
+    target.discard();
+  }
 }
 
 /** The longest that a boot waits for a look at the replica, without which it goes on. */
@@ -163,56 +272,12 @@ async function compareExisting(
   remember(whole, seen.dialect, seen.position, false);
 }
 
-/**
- * Has litestream write the target, when its turn has come.
- * @returns its size in bytes; `undefined` where the replica holds no backup and that is fine
- */
-async function download(
-  job: Job,
-  target: RestoreTarget,
-  { ifReplicaExists = false, timeoutSeconds }: RestoreOptions,
-  signal: AbortSignal,
-): Promise<number | undefined> {
-  const { dbpath, s3, logger, binary } = job;
-  const { dialect, version } = await identifyBinary(binary, { ...job, signal });
-  // Also where it finds a backup: a newer one of the other kind may stand beside it.
-  if (dialect.blindTo !== undefined) logger.warn({ s3 }, dialect.blindTo);
-  const env = { ...job.env, ...dialect.env };
-  return await withTurn(signal, async () => {
-    logger.info({ s3, dbpath, litestream: version }, "restoring");
-    const args = restoreArgs(target.path, dbpath, ifReplicaExists);
-    const child = startLitestream(job, args, { env, signal });
-    const noBackup = child.line(NO_BACKUP);
-    const end = await child.ended;
-    const complaint = complaintOf(end.lines, [dbpath, s3]);
-    if (signal.aborted) {
-      const { reason, words } = complaint;
-      const known = signal.reason.reason === "timeout" && reason !== "failed";
-      throw known ? failure(job, reason, `not finished within ${timeoutSeconds} s: ${words}`) : signal.reason;
-    }
-    if (end.exitCode !== 0)
-      throw failure(job, complaint.reason, complaint.words || "litestream ended without a word");
-    const { size } = target;
-    if (size === undefined && ifReplicaExists && (await noBackup) !== undefined) {
-      // 0.5 says the same where the beginning of the backup is missing.
-      const chain = await lookAtChain(job, dialect, signal);
-      if (signal.aborted) throw signal.reason;
-      if (typeof chain === "object") throw failure(job, "failed", chain.words);
-      if (dialect.list !== undefined && chain !== "none") throw failure(job, "failed", INCOMPLETE);
-      return undefined;
-    }
-    if (!size) throw failure(job, "failed", "litestream says that it succeeded, but left no database");
-    await target.sync();
-    return size;
-  });
-}
-
 function failure(
   job: Omit<Job, "binary">,
   reason: RestoreError["reason"],
   words: string,
-  cause?: unknown,
+  { advice = ADVICE[reason], cause }: { advice?: string; cause?: unknown } = {},
 ): RestoreError {
-  const message = `${job.dbpath} could not be restored from ${job.s3}: ${job.redact(words)}. ${ADVICE[reason]}`;
+  const message = `${job.dbpath} could not be restored from ${job.s3}: ${job.redact(words)}. ${advice}`;
   return new RestoreError(reason, message, { cause });
 }

@@ -6,6 +6,8 @@ import type { AddressInfo } from "node:net";
 export type Fault =
   /** An S3 error with this status. */
   | { status: 403 | 404 | 500 | 503 }
+  /** There is no such object. */
+  | "gone"
   /** The connection is cut at once. */
   | "reset"
   /** Nothing comes, ever. */
@@ -57,7 +59,8 @@ export async function startFaultProxy(target: number, { plainParts = false } = {
       waiter.found(line);
     }
     const fault = proxy.fault(incoming);
-    if (fault === "stall") incoming.resume();
+    if (fault === "gone") refuse(incoming, outgoing, 404, "NoSuchKey");
+    else if (fault === "stall") incoming.resume();
     else if (fault === "reset") incoming.socket.destroy();
     else if (typeof fault === "object" && "status" in fault) refuse(incoming, outgoing, fault.status);
     else if (typeof fault === "object" && ("after" in fault || "delayMs" in fault)) {
@@ -79,10 +82,15 @@ export async function startFaultProxy(target: number, { plainParts = false } = {
   });
 }
 
-function refuse(incoming: IncomingMessage, outgoing: ServerResponse, status: keyof typeof CODES): void {
+function refuse(
+  incoming: IncomingMessage,
+  outgoing: ServerResponse,
+  status: keyof typeof CODES,
+  code: string = CODES[status],
+): void {
   incoming.resume();
   incoming.once("end", () => {
-    const body = `<?xml version="1.0" encoding="UTF-8"?><Error><Code>${CODES[status]}</Code><Message>a fault of the test</Message></Error>`;
+    const body = `<?xml version="1.0" encoding="UTF-8"?><Error><Code>${code}</Code><Message>a fault of the test</Message></Error>`;
     outgoing.writeHead(status, { "content-type": "application/xml" });
     outgoing.end(incoming.method === "HEAD" ? undefined : body);
   });

@@ -1,10 +1,12 @@
 import { describe, expect, test } from "vitest";
 import {
   chainOf,
+  checksIntegrity,
   complaintOf,
   configurationOf,
   copySize,
   identify,
+  mayPass,
   NO_BACKUP,
   objectsOf,
   type ReplicaObject,
@@ -12,7 +14,7 @@ import {
   restorePlan,
   upkeepOf,
 } from "../../src/litestream/dialect.ts";
-import { COMMANDS, REPLICATE_HELP } from "./recorded.ts";
+import { COMMANDS, REPLICATE_HELP, RESTORE_HELP } from "./recorded.ts";
 
 const DB = "/data/a.db";
 const URL = "s3://backups.localhost:7070/a.db";
@@ -189,14 +191,165 @@ describe("arguments", () => {
 
   test("of a restore, without -v, which litestream refuses since 0.3.12", () => {
     const rest = ["-o", "/data/r", DB];
-    expect(restoreArgs("/data/r", DB, false)).toEqual(["restore", ...CONFIGURED, ...rest]);
-    expect(restoreArgs("/data/r", DB, true)).toEqual([
+    expect(restoreArgs("/data/r", DB)).toEqual(["restore", ...CONFIGURED, ...rest]);
+    const state = ["-txid", "000000000000000a"];
+    expect(restoreArgs("/data/r", DB, { ifReplicaExists: true, integrityCheck: "full", state })).toEqual([
       "restore",
       ...CONFIGURED,
       "-if-replica-exists",
+      "-integrity-check",
+      "full",
+      ...state,
       ...rest,
     ]);
   });
+});
+
+describe("the state of a moment", () => {
+  const at = (time: string) => new Date(`2026-11-25T12:${time}Z`);
+  /** In the words of the test: what names it, when its last part has arrived, and since when there is something. */
+  const told = (
+    { moment }: ReturnType<typeof dialectOf>,
+    list: string,
+    time: string,
+    stderr = "",
+  ): unknown => {
+    const state = moment.of(list, stderr, at(time));
+    return state && [state.args.join(" "), state.at?.toISOString().slice(17, 19), state.broken];
+  };
+  const V0_3 = dialectOf("0.3", "0.5.5");
+  const V0_5 = dialectOf("0.5.17", "0.5.10");
+  const V0_5_5 = dialectOf("0.5.5", "0.5.5");
+
+  const WAL = `replica  generation        index  offset  size  created
+s3       a35f73258fe22786  0      0       119   2026-11-25T12:50:20Z
+s3       b541f7d1dba1a221  0      4152    119   2026-11-25T12:50:09Z
+s3       b541f7d1dba1a221  0      0       119   2026-11-25T12:50:04Z
+s3       c077fb9856fd411d  0      0       477   2026-11-25T12:50:01Z
+`;
+  test.each([
+    ["before the first one", "50:00", ["-timestamp 2026-11-25T12:50:00.999Z", undefined, false]],
+    ["in its second", "50:01", ["-generation c077fb9856fd411d", "01", false]],
+    ["between two generations", "50:03.999", ["-generation c077fb9856fd411d", "01", false]],
+    [
+      "while one was being written to",
+      "50:08.5",
+      ["-generation b541f7d1dba1a221 -timestamp 2026-11-25T12:50:08.999Z", "04", false],
+    ],
+    ["after its last segment", "50:09", ["-generation b541f7d1dba1a221", "09", false]],
+    ["after the last one", "59:00", ["-generation a35f73258fe22786", "20", false]],
+  ])("on 0.3: %s", (_, time, expected) => {
+    expect(told(V0_3, WAL, time)).toEqual(expected);
+    expect(V0_3.moment.of(WAL, "", at(time))?.since).toEqual(at("50:01"));
+  });
+
+  test("on 0.3, of two generations that go on: the one that was written to last by then", () => {
+    const both = `${WAL}s3       c077fb9856fd411d  0      4152    477   2026-11-25T12:50:06Z\n`;
+    expect(told(V0_3, both, "50:05")).toEqual([
+      "-generation b541f7d1dba1a221 -timestamp 2026-11-25T12:50:05.999Z",
+      "04",
+      false,
+    ]);
+    expect(told(V0_3, both, "50:07")).toEqual(["-generation c077fb9856fd411d", "06", false]);
+  });
+
+  /** Rows of a level, the first and last transaction, and the time. */
+  const ltx = (...rows: [level: number, min: number, max: number, time: string][]) =>
+    `level  min_txid          max_txid          size  created\n${rows
+      .map(
+        ([level, min, max, time]) =>
+          `${level}      ${String(min).padStart(16, "0")}  ${String(max).padStart(16, "0")}  719   2026-11-25T12:${time}Z\n`,
+      )
+      .join("")}`;
+  const withoutLevels = (list: string) => list.replace(/^(?:level| *\d) +/gm, "");
+  const LIVES = ltx([0, 1, 1, "50:15"], [0, 2, 2, "50:18"], [0, 3, 3, "50:20"]);
+  test.each([
+    ["before the first one", "50:14.999", ["-timestamp 2026-11-25T12:50:14.999Z", undefined, false]],
+    ["in its second", "50:15", ["-txid 0000000000000001", "15", false]],
+    ["in between", "50:19", ["-txid 0000000000000002", "18", false]],
+    ["after the last one", "59:00", ["-txid 0000000000000003", "20", false]],
+  ])("on 0.5: %s", (_, time, expected) => {
+    expect(told(V0_5, LIVES, time)).toEqual(expected);
+    expect(told(V0_5_5, withoutLevels(LIVES), time)).toEqual(expected);
+    expect(V0_5.moment.of(LIVES, "", at(time))?.since).toEqual(at("50:15"));
+  });
+
+  test("on 0.5, a transaction is named in hexadecimal", () => {
+    const many = LIVES.replace("0000000000000003  0000000000000003", "0000000000000003  000000000000001a");
+    expect(told(V0_5, many, "59:00")).toEqual(["-txid 000000000000001a", "20", false]);
+  });
+
+  test("on 0.5, snapshots and compacted objects: what could be reached by then", () => {
+    const list = ltx([9, 1, 4, "51:00"], [9, 1, 9, "55:00"], [1, 5, 8, "52:00"], [0, 9, 9, "52:10"]);
+    expect(told(V0_5, list, "50:59")).toEqual(["-timestamp 2026-11-25T12:50:59.999Z", undefined, false]);
+    expect(told(V0_5, list, "51:30")).toEqual(["-txid 0000000000000004", "00", false]);
+    expect(told(V0_5, list, "52:05")).toEqual(["-txid 0000000000000008", "00", false]);
+    expect(told(V0_5, list, "52:30")).toEqual(["-txid 0000000000000009", "10", false]);
+  });
+
+  test("on 0.5, one that a compaction has put together with later ones: the step before it", () => {
+    const list = ltx([9, 1, 4, "51:00"], [1, 5, 8, "52:00"], [0, 6, 6, "51:40"], [0, 8, 8, "51:59"]);
+    expect(told(V0_5, list, "51:45")).toEqual(["-txid 0000000000000004", "00", false]);
+  });
+
+  test("on 0.5, objects that are missing before it", () => {
+    const gap = ltx([0, 1, 1, "50:15"], [0, 3, 3, "50:20"], [0, 4, 4, "50:30"]);
+    expect(told(V0_5, gap, "50:25")).toEqual(["-txid 0000000000000001", "15", true]);
+    expect(told(V0_5, gap, "50:16")).toEqual(["-txid 0000000000000001", "15", false]);
+    const beginning = ltx([0, 2, 2, "50:18"]);
+    expect(told(V0_5, beginning, "59:00")).toEqual(["-timestamp 2026-11-25T12:59:00.999Z", undefined, false]);
+    expect(V0_5.moment.of(beginning, "", at("59:00"))?.since).toBeUndefined();
+  });
+
+  test("where there is none, litestream has to say so; 0.5 may find some of 0.3", () => {
+    const nothing = "replica  generation  index  offset  size  created\n";
+    expect(told(V0_3, nothing, "50:00")).toEqual(["", undefined, false]);
+    expect(told(V0_5, ltx(), "50:00")).toEqual(["-timestamp 2026-11-25T12:50:00.999Z", undefined, false]);
+  });
+
+  test.each([
+    ["0.3, nothing", V0_3, "", ""],
+    ["0.3, the list of another one", V0_3, LIVES, ""],
+    ["0.3, a time that is none", V0_3, WAL.replace("2026-11-25T12:50:04Z", "yesterday"), ""],
+    ["0.3, a list that was not finished", V0_3, WAL, "x: cannot fetch wal segments: no"],
+    ["0.5, nothing", V0_5, "", ""],
+    ["0.5, the list of another one", V0_5, WAL, ""],
+    ["0.5, a time that is none", V0_5, LIVES.replace("2026-11-25T12:50:18Z", "yesterday"), ""],
+  ])("%s: is not known", (_, dialect, list, stderr) => {
+    expect(told(dialect, list, "50:30", stderr)).toBeUndefined();
+  });
+});
+
+describe("a failed restore", () => {
+  test.each([
+    [
+      true,
+      'time=2026-11-25T12:50:20Z level=ERROR msg="failed to run" error="api error SlowDown: StatusCode: 503"',
+    ],
+    [true, "Error: decode database: unexpected EOF"],
+    [true, "Error: api error NoSuchKey: The specified key does not exist."],
+    [true, "Error: open ltx file: file does not exist"],
+    [false, "Error: api error SignatureDoesNotMatch: no"],
+    [false, "Error: api error NoSuchBucket: StatusCode: 404"],
+    [false, "Error: no matching backup files available"],
+    [false, "Error: post-restore integrity check: database disk image is malformed"],
+    [false, "Error: cannot decode: something else"],
+  ])("may pass: %s, %s", (passes, line) => {
+    expect(mayPass(complaintOf([line], NAMES))).toBe(passes);
+  });
+
+  test("of a damaged database is none of its path", () => {
+    const line = "Error: post-restore integrity check: database disk image is malformed";
+    expect(complaintOf([line], NAMES).reason).toBe("failed");
+  });
+});
+
+test.each([
+  [false, "0.3"],
+  [false, "0.5.5"],
+  [true, "0.5.10"],
+] as const)("integrity check: %s on %s", (known, version) => {
+  expect(checksIntegrity(RESTORE_HELP[version])).toBe(known);
 });
 
 describe("how far a replica has come", () => {

@@ -95,3 +95,36 @@ export const REPLICATE_HELP = {
 
 `,
 };
+
+const RESTORE_HEAD = `The restore command recovers a database from a backup.
+`;
+
+/** A part of what `litestream restore -h` prints. */
+export const RESTORE_HELP = {
+  "0.3": `${RESTORE_HEAD}
+	-timestamp TIMESTAMP
+	    Restore to a specific point-in-time.
+	    Defaults to use the latest available backup.
+
+	-v
+	    Verbose output.
+
+`,
+  "0.5.5": `${RESTORE_HEAD}
+	-parallelism NUM
+	    Determines the number of WAL files downloaded in parallel.
+	    Defaults to 8
+
+`,
+  /** 0.5.10 and 0.5.17 */
+  "0.5.10": `${RESTORE_HEAD}
+	-parallelism NUM
+	    Determines the number of WAL files downloaded in parallel.
+	    Defaults to 8
+
+	-integrity-check MODE
+	    Run a post-restore integrity check on the database.
+	    MODE is one of: none, quick, full.
+
+`,
+};
