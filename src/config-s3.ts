@@ -210,24 +210,6 @@ export class ConfigS3 {
   }
 
   /**
-   * Has the process end well on SIGTERM and SIGINT: `close`, then the proof, as in `timedReplicate`, then exit. All that
-   * is registered in this process is closed at once and replicated at once. A second signal says how long it may still
-   * take; a third one, Ctrl-C, ends the process in the middle (exit code 130), and the local files stay.
-   *
-   * Exit code 0: every `close` has ended and everything committed is in the replicas, or there was no local database.
-   * 1: not so, the reason is logged at error level and what is not proven is still here. 0, not 128 + n, which systemd and
-   * Docker's `on-failure` count as failures. A `process.exitCode` of the app's own comes before 0.
-   *
-   * The process ends with `process.exit()`: what else is to be closed belongs into `close`. Handlers of others stay; one
-   * that ends the process by itself cuts this short.
-   * @returns what takes it back; with the last one gone, the signals do what they did before
-   * @throws InvalidOptionError
-   */
-  onShutdown(options: ShutdownOptions): () => void {
-    return onShutdown({ ...this.#subject, prove: (how) => this.#prove(how) }, options);
-  }
-
-  /**
    * Runs a command to its end or its timeout, and kills it then. The name `litestream` stands for the executable that
    * this configuration uses, and gets its credentials.
    * @returns what it wrote to stdout and stderr, the last 1,048,576 characters of each
