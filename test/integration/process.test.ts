@@ -6,7 +6,7 @@ import { startFaultProxy } from "../support/fault-proxy.ts";
 import { IS_0_3, LITESTREAM } from "../support/litestream.ts";
 import { processesWith } from "../support/processes.ts";
 import { replicaUrl, type S3, startS3 } from "../support/s3.ts";
-import { setUp, tempFolder } from "../support/setup.ts";
+import { RECORD, setUp, tempFolder } from "../support/setup.ts";
 import { rowsIn, writeRows } from "../support/sqlite.ts";
 
 let s3: S3;
@@ -54,22 +54,28 @@ describe("the app is killed while its litestream waits for a stalled store", () 
     // At once, while the old litestream may still be there.
     await config.restore();
     await goneFrom(`${config.dbpath}.restore-`);
-    expect(files()).toEqual(["db.sqlite"]);
+    expect(files()).toEqual([RECORD, "db.sqlite"]);
     expect(rowsIn(config.dbpath)).toBe(20);
   });
 });
 
 // A history that the lives found: litestream was an orphan where the app was killed right after its start.
-test.each(["restore", "timedReplicate"] as const)(
-  "the app is killed in the moment in which %s starts litestream: litestream ends",
-  async (method) => {
+test.each([
+  ["restore", "restore"],
+  ["timedReplicate", "ltx|wal"],
+  ["timedReplicate", "replicate"],
+] as const)(
+  "the app is killed in the moment in which %s starts litestream's %s: litestream ends",
+  async (method, command) => {
     const proxy = await startFaultProxy(s3.port);
     onTestFinished(() => proxy.stop());
-    proxy.fault = () => "stall";
+    proxy.fault = ({ method: request }) =>
+      command !== "replicate" || request === "PUT" ? "stall" : undefined;
     const { config } = setUp(replicaUrl(proxy.port, "process/spawn.db"));
     if (method === "timedReplicate") await writeRows(config.dbpath, 20);
     const args = method === "restore" ? [] : [50];
-    const app = startApp({ config, method, args, imports: ["./kill-at-spawn.mjs"] });
+    const env = { KILL_AT: `^(?:${command})$` };
+    const app = startApp({ config, method, args, env, imports: ["./kill-at-spawn.mjs"] });
     expect(await app.ended).toMatchObject({ signal: "SIGKILL" });
     await goneFrom(config.folder);
   },

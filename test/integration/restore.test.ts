@@ -6,7 +6,7 @@ import { startFaultProxy } from "../support/fault-proxy.ts";
 import { IS_0_3 } from "../support/litestream.ts";
 import { deadPid, processesWith } from "../support/processes.ts";
 import { freePort, replicaUrl, type S3, startS3 } from "../support/s3.ts";
-import { overtimeOf, setUp, tempFolder } from "../support/setup.ts";
+import { overtimeOf, RECORD, setUp, tempFolder } from "../support/setup.ts";
 import { rowsIn, startWriter, writeRows } from "../support/sqlite.ts";
 
 let s3: S3;
@@ -32,10 +32,10 @@ async function rejection(promise: Promise<unknown>): Promise<RestoreError> {
   return error as RestoreError;
 }
 
-test("puts the database in place and resolves to its path; nothing else is left", async () => {
+test("puts the database in place and resolves to its path; what else is left is what it knows of the replica", async () => {
   const { config, files } = setUpBackup();
   expect(await config.restore()).toBe(join(config.folder, "db.sqlite"));
-  expect(files()).toEqual(["db.sqlite"]);
+  expect(files()).toEqual([RECORD, "db.sqlite"]);
   expect(rowsIn(config.dbpath)).toBe(200);
 });
 
@@ -89,10 +89,10 @@ describe("a replica without a backup", () => {
     expect(files()).toEqual([]);
   });
 
-  test("is a first boot with ifReplicaExists: it resolves without a file", async () => {
+  test("is a first boot with ifReplicaExists: it resolves without a database", async () => {
     const { config, files, log } = setUpEmpty();
     expect(await config.restore({ ifReplicaExists: true })).toBe(config.dbpath);
-    expect(files()).toEqual([]);
+    expect(files()).toEqual([RECORD]);
     const warned = log
       .at(40)
       .some(({ msg }) => msg.includes("0.3 cannot see backups made by litestream 0.5"));
@@ -148,7 +148,7 @@ describe("what an older life has left", () => {
       writeFileSync(config.dbpath + suffix, readFileSync(older.config.dbpath + suffix));
     }
     await config.restore();
-    expect(files()).toEqual(["db.sqlite"]);
+    expect(files()).toEqual([RECORD, "db.sqlite"]);
     expect(rowsIn(config.dbpath)).toBe(200);
   });
 
@@ -160,7 +160,7 @@ describe("what an older life has left", () => {
         writeFileSync(join(config.folder, name), "stale");
       writeFileSync(join(config.folder, "other.txt"), "not ours");
       await config.restore({ ifReplicaExists }).catch(() => {});
-      expect(files()).toEqual(["other.txt"]);
+      expect(files()).toEqual(ifReplicaExists ? [RECORD, "other.txt"] : ["other.txt"]);
     }
   });
 
@@ -196,7 +196,7 @@ describe("what an older life has left", () => {
     // The first machine comes back without its database, but with litestream's folder.
     await first.config.delete();
     await first.config.restore();
-    expect(first.files()).toEqual(["db.sqlite"]);
+    expect(first.files()).toEqual([RECORD, "db.sqlite"]);
     await writeRows(first.config.dbpath, 10);
     expect(await first.config.timedReplicate(20)).toBe(true);
     const third = setUp(url);
@@ -244,7 +244,7 @@ test("two restores at once: one database, complete, and both callers have their 
   expect(both.map(({ status }) => status).sort()).toEqual(["fulfilled", "rejected"]);
   const lost = both.find(({ status }) => status === "rejected") as PromiseRejectedResult;
   expect(lost.reason).toBeInstanceOf(DatabaseExistsError);
-  expect(files()).toEqual(["db.sqlite"]);
+  expect(files()).toEqual([RECORD, "db.sqlite"]);
   expect(rowsIn(config.dbpath)).toBe(200);
 
   const other = setUpBackup();
@@ -254,7 +254,7 @@ test("two restores at once: one database, complete, and both callers have their 
     other.config.restore(options),
     other.config.restore(options),
   ]);
-  expect(other.files()).toEqual(["db.sqlite"]);
+  expect(other.files()).toEqual([RECORD, "db.sqlite"]);
 });
 
 test("the restored database is a database to go on with", async () => {

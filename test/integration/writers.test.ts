@@ -5,7 +5,7 @@ import { startApp } from "../support/app.ts";
 import { startFaultProxy } from "../support/fault-proxy.ts";
 import { IS_0_3 } from "../support/litestream.ts";
 import { replicaUrl, type S3, startS3 } from "../support/s3.ts";
-import { setUp, tempFolder } from "../support/setup.ts";
+import { RECORD, setUp, tempFolder } from "../support/setup.ts";
 import { rowsIn, writeRows } from "../support/sqlite.ts";
 
 let s3: S3;
@@ -31,8 +31,6 @@ async function twoMachines() {
 
 /** Of `litestream generations`: by the time at which each began. */
 const byStart = (a: string[], b: string[]) => ((a[3] ?? "") < (b[3] ?? "") ? -1 : 1);
-
-const RECORD = ".db.sqlite-litestream-s3";
 
 describe("another machine has written to the replica", () => {
   test("at the shutdown: nothing is uploaded, and the database stays", async () => {

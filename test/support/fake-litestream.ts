@@ -23,10 +23,10 @@ esac
 
 /**
  * For `fakeLitestream`: the real thing, and a command between its end and its exit code. A shell takes the stdin away from
- * what runs in its background.
+ * what runs in its background; a disk on which a nameless file is open can't become read-only.
  */
 export function afterLitestream(command: string): string {
   return IS_0_3
-    ? `exec 3<&0; trap 'kill -INT $!' INT; ${LITESTREAM} "$@" <&3 & wait $!; wait $!; code=$?; ${command}; exit $code`
-    : `${LITESTREAM} "$@"; code=$?; ${command}; exit $code`;
+    ? `exec 3<&0; trap 'kill -INT $!' INT; ${LITESTREAM} "$@" <&3 & wait $!; wait $!; code=$?; exec 3<&- </dev/null; ${command}; exit $code`
+    : `${LITESTREAM} "$@"; code=$?; exec </dev/null; ${command}; exit $code`;
 }

@@ -8,6 +8,9 @@ import { type ConfigOptions, ConfigS3, type SettingsInput } from "../../src/inde
 import { LITESTREAM } from "./litestream.ts";
 import { KEY, TOKEN } from "./s3.ts";
 
+/** What the library knows of the replica, beside `db.sqlite`. */
+export const RECORD = ".db.sqlite-litestream-s3";
+
 /** A folder of its own that goes with the test; `hook` where it is made in a hook. */
 export function tempFolder(at: "test" | "hook" = "test"): string {
   const folder = mkdtempSync(join(tmpdir(), "litestream-s3-"));
