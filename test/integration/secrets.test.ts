@@ -102,12 +102,14 @@ describe("an app of its own at trace level, with its secrets from the constructo
     litestream?: () => string;
     database?: boolean;
     fault?: Fault;
+    /** The requests that have the fault. Default: all. */
+    at?: RegExp;
     /** It ends without an error that nobody catches. */
     survives?: boolean;
     /** There is a backup. */
     backup?: boolean;
     /** What of litestream's arguments must have been seen, for the look at them to count. */
-    runs?: "restore" | "replicate";
+    runs?: "restore" | "replicate" | "(?:ltx|wal)";
   }
   const replicates = {
     method: "replicateOnce",
@@ -115,38 +117,35 @@ describe("an app of its own at trace level, with its secrets from the constructo
     database: true,
     survives: true,
   } as const;
-  const refused = { fault: { status: 403 }, runs: "restore" } as const;
+  const refused = { fault: { status: 403 } } as const;
+  const SHORT = [{ timeoutSeconds: 2 }];
+  const inVain = { shows: "reason: 'timeout'", fault: "stall", args: SHORT } as const;
+  const uploads = { at: /^PUT/, runs: "replicate" } as const;
+  const downloads = { at: /^GET .*\.(?:ltx|lz4)/, backup: true, runs: "restore" } as const;
+  const lists = { runs: "(?:ltx|wal)" } as const;
   const noBucket = { s3: "s3://nowhere.localhost:PORT/x.db" };
 
   test.each<[string, Kind]>([
     ["replicates", { ...replicates, shows: "ok: true", runs: "replicate" }],
     ["restores", { shows: "/db.sqlite", backup: true, survives: true, runs: "restore" }],
-    ["may not restore", { ...refused, shows: "reason: 'credentials'" }],
-    ["may not replicate", { ...refused, ...replicates, shows: "reason: 'credentials'", runs: "replicate" }],
+    ["may not list to restore", { ...refused, shows: "reason: 'credentials'", runs: "restore" }],
+    ["may not restore", { ...refused, ...downloads, shows: "reason: 'credentials'" }],
+    ["may not list to replicate", { ...refused, ...replicates, ...lists, shows: "reason: 'credentials'" }],
+    [
+      "may not replicate",
+      { ...refused, ...replicates, ...uploads, args: SHORT, shows: "reason: 'credentials'" },
+    ],
     [
       "hears its secrets from litestream",
       { shows: "AccessDenied: [redacted] [redacted]", litestream: tellTale },
     ],
     ["restores from no bucket", { shows: "reason: 'bucket'", settings: noBucket, runs: "restore" }],
-    [
-      "replicates to no bucket",
-      { ...replicates, shows: "reason: 'bucket'", settings: noBucket, runs: "replicate" },
-    ],
+    ["replicates to no bucket", { ...replicates, ...lists, shows: "reason: 'bucket'", settings: noBucket }],
     ["restores nothing", { shows: "reason: 'no-backup'", runs: "restore" }],
-    [
-      "restores in vain",
-      { shows: "reason: 'timeout'", fault: "stall", args: [{ timeoutSeconds: 2 }], runs: "restore" },
-    ],
-    [
-      "replicates in vain",
-      {
-        ...replicates,
-        shows: "reason: 'timeout'",
-        fault: "stall",
-        args: [{ timeoutSeconds: 2 }],
-        runs: "replicate",
-      },
-    ],
+    ["lists in vain to restore", { ...inVain, ...lists }],
+    ["restores in vain", { ...inVain, ...downloads }],
+    ["lists in vain to replicate", { ...replicates, ...inVain, ...lists }],
+    ["replicates in vain", { ...replicates, ...inVain, ...uploads }],
     ["would overwrite", { shows: "DATABASE_EXISTS", database: true }],
     ["has no database", { ...replicates, shows: "DATABASE_NOT_FOUND", database: false, survives: false }],
     ["has no litestream", { shows: "LITESTREAM_NOT_FOUND", litestream: () => "/no/such/litestream" }],
@@ -191,7 +190,7 @@ describe("an app of its own at trace level, with its secrets from the constructo
       await writeRows(config.dbpath, 5);
       expect(await config.timedReplicate(30)).toBe(true);
     }
-    proxy.fault = () => kind.fault;
+    proxy.fault = ({ method, url }) => ((kind.at ?? /^/).test(`${method} ${url}`) ? kind.fault : undefined);
     for (const options of [REPORTS, CRASHES]) {
       const seen = await run(options);
       expect(seen.output).toContain(kind.shows);

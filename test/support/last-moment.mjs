@@ -6,7 +6,7 @@ import { syncBuiltinESMExports } from "node:module";
 const { renameSync } = fs;
 let first = true;
 fs.renameSync = (from, to) => {
-  if (first) {
+  if (first && String(to).endsWith(".removing")) {
     first = false;
     const before = fs.statSync(`${from}-wal`).mtimeMs;
     process.kill(Number(process.env.WRITER), "SIGUSR2");
