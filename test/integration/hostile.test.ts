@@ -12,24 +12,27 @@ beforeAll(async () => {
 });
 afterAll(() => s3.stop());
 
-/** A program that is the litestream under test, except that it writes down what it is to replicate or restore, and fails. */
+/**
+ * A program that is the litestream under test, except that it writes down what it is to list, replicate or restore, and
+ * fails to do the latter two.
+ */
 function recorder() {
   const folder = tempFolder();
   const file = join(folder, "litestream.cjs");
   const record = join(folder, "argv.jsonl");
   const program = `#!${process.execPath}
 const args = process.argv.slice(2);
-if (/^(?:replicate|restore)$/.test(args[0]) && args[1] !== "-h") {
+if (args.includes("/dev/stdin")) {
   const { dbs } = JSON.parse(require("node:fs").readFileSync(0, "utf8"));
   const configured = dbs.map(({ path, replicas }) => [path, ...replicas.map(({ url }) => url)]);
   require("node:fs").appendFileSync(${JSON.stringify(record)}, JSON.stringify([args, configured]) + "\\n");
+}
+if (/^(?:replicate|restore)$/.test(args[0]) && args[1] !== "-h") {
   console.error("Error: AccessDenied: no");
   process.exit(1);
 }
-const { stdout, stderr, status } = require("node:child_process").spawnSync(${JSON.stringify(LITESTREAM)}, args);
-process.stdout.write(stdout);
-process.stderr.write(stderr);
-process.exitCode = status;
+const { spawnSync } = require("node:child_process");
+process.exitCode = spawnSync(${JSON.stringify(LITESTREAM)}, args, { stdio: "inherit" }).status;
 `;
   writeFileSync(file, program);
   chmodSync(file, 0o755);
@@ -84,7 +87,7 @@ describe("what is hostile to a shell or looks like a flag reaches litestream unc
     async ({ folder = "data", db = "a.db", path = "x.db" }) => {
       const root = tempFolder();
       const litestream = recorder();
-      const url = replicaUrl(1, path);
+      const url = replicaUrl(s3.port, path);
       const settings = { folder: join(root, folder), db };
       const { config } = setUp(url, settings, { litestream: litestream.file });
       const dbpath = join(root, folder, db);
@@ -92,13 +95,18 @@ describe("what is hostile to a shell or looks like a flag reaches litestream unc
       await writeRows(dbpath, 1);
       expect(await config.replicateOnce({ timeoutSeconds: 30 })).toMatchObject({ reason: "credentials" });
 
-      const [restored, replicated, ...more] = litestream.runs();
       const configured = [[dbpath, url]];
+      const runs = litestream.runs();
+      expect(runs.map(([, seen]) => seen)).toEqual(runs.map(() => configured));
+      const [lists, others] = [true, false].map((list) =>
+        runs.map(([args]) => args).filter(([command]) => /^(?:ltx|wal)$/.test(`${command}`) === list),
+      );
+      expect(lists?.map((args) => args.at(-1))).toEqual([dbpath, dbpath]);
+      const [restored, replicated, ...more] = others ?? [];
       const target = expect.stringMatching(/\.restore-\d+-[0-9a-f]{8}$/);
-      expect(restored).toEqual([["restore", ...CONFIGURED, "-o", target, dbpath], configured]);
-      expect(restored?.[0].at(-2)?.startsWith(`${dbpath}.restore-`)).toBe(true);
-      const args = replicated?.[0].filter((arg) => arg !== "-once");
-      expect([args, replicated?.[1]]).toEqual([["replicate", ...CONFIGURED], configured]);
+      expect(restored).toEqual(["restore", ...CONFIGURED, "-o", target, dbpath]);
+      expect(restored?.at(-2)?.startsWith(`${dbpath}.restore-`)).toBe(true);
+      expect(replicated?.filter((arg) => arg !== "-once")).toEqual(["replicate", ...CONFIGURED]);
       expect(more).toEqual([]);
       expect(readdirSync(root)).toEqual([folder]);
       expect(existsSync("x")).toBe(false);
