@@ -28,7 +28,6 @@ import { complaintOf, type Dialect } from "./dialect.ts";
 import { assertTimeout, CutShort, pause, unlessCut, withLimit, withTurn } from "./limit.ts";
 import {
   admit,
-  BETWEEN_GENERATIONS_MS,
   cutFailure,
   FINAL,
   failure,
@@ -39,7 +38,7 @@ import {
   replicate,
   synchronise,
 } from "./replicate.ts";
-import { furthest, ownPosition, remember } from "./writers.ts";
+import { BETWEEN_GENERATIONS_MS, furthest, ownPosition, remember } from "./writers.ts";
 
 export interface ContinuousOptions {
   /** How long the first synchronisation may take at most, in seconds: positive and finite. It is a whole copy of the database. */

@@ -31,6 +31,8 @@ import { startLitestream } from "./configuration.ts";
 import { complaintOf, type Dialect, type Reading, type Written } from "./dialect.ts";
 import { CutShort, pause, unlessCut, withLimit, withTurn } from "./limit.ts";
 import {
+  afterTheOther,
+  BETWEEN_GENERATIONS_MS,
   furthest,
   hasMovedOn,
   knownPosition,
@@ -79,8 +81,6 @@ type Outcome = { ok: true } | Failure;
 /** File times tick in steps of about 4 ms; after this long, a commit surely changes the `-wal`'s time. */
 const TICK_MS = 20;
 const LONGEST_PAUSE_MS = 1000;
-/** The stores, and so litestream 0.3's restore, know a generation's time in whole seconds, and take either of two with the same. */
-export const BETWEEN_GENERATIONS_MS = 1100;
 /** With nothing left to upload, litestream 0.3 ends within milliseconds of SIGINT; after this long it hangs. */
 const HANG_SECONDS = 2;
 /** What no second try mends. */
@@ -335,11 +335,13 @@ export async function admit(
       job.logger.warn({ s3: job.s3 }, `${movedOn(at)}: taking over`);
       // What litestream remembers is how it was before.
       removeLitestreamFolder(job.dbpath);
+      await afterTheOther(dialect, signal);
     } else if (known === undefined && Object.keys(position).length > 0) {
       job.logger.warn(
         { s3: job.s3 },
         "the replica holds a backup that this machine has neither restored nor written: it is replaced",
       );
+      await afterTheOther(dialect, signal);
     }
     return { position };
   }

@@ -21,7 +21,7 @@ import { identifyBinary, type Job } from "./binary.ts";
 import type { Dialect } from "./dialect.ts";
 import { assertIntegrityCheck, download, type Failed } from "./download.ts";
 import { CutShort, pause, withLimit, withTurn } from "./limit.ts";
-import { hasMovedOn, knownPosition, lookAtReplica, movedOn, remember } from "./writers.ts";
+import { afterTheOther, hasMovedOn, knownPosition, lookAtReplica, movedOn, remember } from "./writers.ts";
 
 export interface RestoreOptions {
   /** Resolves without touching it where the database exists. Default: false, which rejects. */
@@ -269,6 +269,7 @@ async function compareExisting(
   if (!takeOver) throw failure(job, "replica-moved", `the database is here, but ${words}`);
   logger.warn({ s3 }, `${words}: taking over`);
   removeLitestreamFolder(dbpath);
+  await afterTheOther(seen.dialect, signal);
   remember(whole, seen.dialect, seen.position, false);
 }
 

@@ -6,6 +6,7 @@ import { type Position, readRecord, writeRecord } from "../replica-record.ts";
 import type { Job } from "./binary.ts";
 import { startLitestream } from "./configuration.ts";
 import { type Complaint, complaintOf, type Dialect } from "./dialect.ts";
+import { pause } from "./limit.ts";
 
 // Two machines that write to one replica path: the last one wins, whole, and litestream tells neither. What tells is that
 // the replica has come further than this machine knows of.
@@ -66,6 +67,14 @@ export function hasMovedOn(known: Position, now: Position): boolean {
 export function movedOn(at: Date | undefined): string {
   const when = at === undefined ? "" : ` (at ${at.toISOString().replace(".000Z", "Z")})`;
   return `another machine has written to the replica${when} since this one last restored from it or wrote to it`;
+}
+
+/** The stores, and so litestream 0.3's restore, know a generation's time in whole seconds, and take either of two with the same. */
+export const BETWEEN_GENERATIONS_MS = 1100;
+
+/** Before a replica of another machine's is replaced: its newest generation may be of just now. */
+export async function afterTheOther(dialect: Dialect, signal: AbortSignal): Promise<void> {
+  if (dialect.replicate?.startsFresh) await pause(BETWEEN_GENERATIONS_MS, signal);
 }
 
 /** The further one in each part. */
