@@ -14,9 +14,9 @@ const opened = databases.map(({ settings, litestream, rows }) => {
   const config = new ConfigS3(settings, { envFile: false, litestream });
   if (rows === undefined) return { config };
   const db = new Database(config.dbpath);
-  db.pragma("journal_mode = WAL");
-  db.exec("CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, body BLOB)");
   // No statement, which would keep the database open after its close().
+  db.exec("PRAGMA journal_mode = WAL");
+  db.exec("CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, body BLOB)");
   const write = () => db.exec("INSERT INTO t (body) VALUES (randomblob(10))");
   for (let i = 0; i < rows; i += 1) write();
   return { config, db, write };
