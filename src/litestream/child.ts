@@ -184,7 +184,7 @@ export interface SupervisedOptions extends Pick<ChildOptions, "env" | "redact" |
 export interface Supervised {
   /**
    * Ends it: what it finds at its descriptor 3 ends, as it does where the app is killed. After so many milliseconds it is
-   * killed, and everything it started.
+   * killed, and everything it started; with 0, at once, without a last synchronisation.
    */
   end(withinMs: number): Promise<void>;
   /** Resolves once it has ended and its output is read; `how` in words. Never rejects. */
@@ -260,6 +260,7 @@ export function startSupervised(
   return {
     ended,
     end: async (withinMs) => {
+      if (withinMs === 0) killGroup(child.pid);
       alive.destroy();
       const late = setTimeout(() => killGroup(child.pid), withinMs);
       await ended;

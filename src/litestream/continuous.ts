@@ -38,7 +38,15 @@ import {
   replicate,
   synchronise,
 } from "./replicate.ts";
-import { BETWEEN_GENERATIONS_MS, furthest, ownPosition, remember } from "./writers.ts";
+import {
+  BETWEEN_GENERATIONS_MS,
+  furthest,
+  hasMovedOn,
+  lookAtReplica,
+  movedOn,
+  ownPosition,
+  remember,
+} from "./writers.ts";
 
 export interface ContinuousOptions {
   /** How long the first synchronisation may take at most, in seconds: positive and finite. It is a whole copy of the database. */
@@ -96,6 +104,8 @@ const MIN_BACKOFF_MS = 1000;
 const MAX_BACKOFF_MS = 60_000;
 /** One that ends after so long a time has not been started in vain. */
 const STEADY_MS = 60_000;
+/** How often the replica is looked at while litestream runs: so long another machine may go on unnoticed. */
+const RIVAL_MS = 30_000;
 /** The longest that a look at the replica may take before litestream is started again. */
 const LOOK_SECONDS = 30;
 /** How long litestream may take for its last synchronisation where the proof comes anyway. */
@@ -210,6 +220,7 @@ class Supervisor {
   /** Whether a whole copy must go up before the next litestream. */
   #copyIsDue = false;
   #patienceMs = PATIENCE_MS;
+  #isLooking = false;
   /** How the files looked when everything was in the replica; since when they look different. */
   #covered: Fingerprint | undefined;
   #pendingSince: number | undefined;
@@ -306,7 +317,8 @@ class Supervisor {
         throw new ReplicationError(end.reason, end.message);
       this.#fail(end);
       if (performance.now() - begin > STEADY_MS) backoff = MIN_BACKOFF_MS;
-      logger.warn({ dbpath, inMs: backoff }, `litestream is started again: ${end.message}`);
+      const next = end.reason === "replica-moved" ? "the replica is looked at" : "litestream is started";
+      logger.warn({ dbpath, inMs: backoff }, `${next} again: ${end.message}`);
       await sleep(backoff, undefined, { signal, ref: false }).catch(() => {});
       if (signal.aborted) return;
       backoff = Math.min(backoff * 2, MAX_BACKOFF_MS);
@@ -397,6 +409,9 @@ class Supervisor {
     });
     this.#setRunning(true);
     const timer = setInterval(() => this.#watch(cut), POLL_MS).unref();
+    const rivals = setInterval(() => {
+      void this.#lookForAnother(dialect, () => position).then((end) => end && cut(end));
+    }, RIVAL_MS).unref();
     const end = await unlessCut(
       Promise.race([
         cutShort,
@@ -414,9 +429,11 @@ class Supervisor {
       signal,
     );
     clearInterval(timer);
+    clearInterval(rivals);
     over = true;
-    // Nothing is lost with one that has not begun: the database is here.
-    await child.end(this.#started ? this.#endMs : UNBEGUN_END_MS);
+    // Nothing is lost with one that has not begun: the database is here. A last synchronisation would replace the other's.
+    const isMoved = end?.reason === "replica-moved";
+    await child.end(isMoved ? 0 : this.#started ? this.#endMs : UNBEGUN_END_MS);
     this.#setRunning(false);
     if (muted) {
       throw new LitestreamUnsupportedError(
@@ -477,6 +494,21 @@ class Supervisor {
     if (silentMs < this.#patienceMs) return;
     this.#patienceMs = Math.min(this.#patienceMs * 2, MAX_PATIENCE_MS);
     cut(end);
+  }
+
+  /** Whether another machine writes to the replica too. One look at a time, and what can't be listed tells nothing. */
+  async #lookForAnother(dialect: Dialect, known: () => Position): Promise<End | undefined> {
+    if (this.#isLooking) return undefined;
+    this.#isLooking = true;
+    const job = this.#job;
+    const seen = await withLimit(LOOK_SECONDS, this.#stop.signal, (limit) =>
+      withTurn(limit, () => lookAtReplica(job, dialect, limit, "brief")),
+    ).catch((error: unknown) => job.logger.debug({ dbpath: job.dbpath }, messageOf(error)));
+    this.#isLooking = false;
+    if (!seen || "reason" in seen) return undefined;
+    // After the list: what litestream has uploaded lies in its folder before.
+    const own = furthest(known(), ownPosition(job.dbpath));
+    return hasMovedOn(job.dbpath, own, seen) ? failure(job, "replica-moved", movedOn(seen.at)) : undefined;
   }
 
   #tell(callback: () => void): void {

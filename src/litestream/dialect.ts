@@ -53,11 +53,10 @@ export interface Dialect {
     /** Of the backup. */
     readonly format: string;
     readonly args: (dbpath: string) => string[];
-    /** From what that prints: the ends, and when it was written to last; `undefined` when it is no such list. */
-    readonly of: (
-      stdout: string,
-      stderr: string,
-    ) => { position: Readonly<Record<string, string>>; at: Date | undefined } | undefined;
+    /** Lists as much as tells, while litestream runs, whether another machine writes; default: all. */
+    readonly briefArgs?: (dbpath: string) => string[];
+    /** `undefined` when what it prints is no such list. */
+    readonly of: (stdout: string, stderr: string) => Seen | undefined;
   };
   /** Lists what the replica holds, with times, and finds the state of a moment in it. */
   readonly moment: {
@@ -67,6 +66,16 @@ export interface Dialect {
   };
   /** Whether a backup made by another dialect can be invisible to it; what to tell the user. */
   readonly blindTo?: string;
+}
+
+/** What a look at the replica shows. */
+export interface Seen {
+  /** How far it has come: the newest TXID (0.5), or the end of each generation (0.3). */
+  readonly position: Readonly<Record<string, string>>;
+  /** When it was written to last, by the store's clock. */
+  readonly at: Date | undefined;
+  /** The sizes in bytes of the objects that are copies of files in litestream's folder, by their paths in there. */
+  readonly copies: ReadonlyMap<string, number>;
 }
 
 /** A database and where its replica is. */
@@ -229,6 +238,7 @@ const V0_5: Dialect = {
   position: {
     format: "0.5",
     args: (dbpath) => ["ltx", "-level", "all", ...CONFIGURED, dbpath],
+    briefArgs: (dbpath) => ["ltx", "-level", "0", ...CONFIGURED, dbpath],
     of: endOf0_5,
   },
   moment: { args: (dbpath) => ["ltx", "-level", "all", ...CONFIGURED, dbpath], of: stateOf0_5 },
@@ -487,13 +497,23 @@ export function objectsOf(stdout: string): ReplicaObject[] | undefined {
 }
 
 /** The highest TXID of all objects: compaction takes away those of level 0. */
-function endOf0_5(stdout: string) {
+function endOf0_5(stdout: string): Seen | undefined {
   const objects = objectsOf(stdout);
   if (objects === undefined) return undefined;
   const newest = objects.toSorted((a, b) => (a.max < b.max ? -1 : Number(a.max > b.max))).at(-1);
-  if (newest === undefined) return { position: {}, at: undefined };
-  return { position: { "": newest.max.toString(16).padStart(16, "0") }, at: dateOf(newest.created) };
+  // litestream uploads its files of level 0 as they are, byte for byte (seen: 0.5.10, 0.5.17).
+  const copies = objects
+    .filter(({ level, size }) => level === 0 && !Number.isNaN(size))
+    .map(({ min, max, size }) => [`ltx/0/${txid(min)}-${txid(max)}.ltx`, size] as const);
+  return {
+    position: newest === undefined ? {} : { "": txid(newest.max) },
+    at: newest && dateOf(newest.created),
+    copies: new Map(copies),
+  };
 }
+
+/** As litestream writes it. */
+const txid = (id: bigint) => id.toString(16).padStart(16, "0");
 
 /** What 0.3 lists by `wal`, one segment a line; it prints index, offset and size in decimal. */
 function segmentsOf(stdout: string, stderr: string) {
@@ -513,7 +533,7 @@ function segmentsOf(stdout: string, stderr: string) {
 }
 
 /** Of each generation the end of its newest WAL segment. */
-function endsOf0_3(stdout: string, stderr: string) {
+function endsOf0_3(stdout: string, stderr: string): Seen | undefined {
   const segments = segmentsOf(stdout, stderr);
   if (segments === undefined) return undefined;
   const position: Record<string, string> = {};
@@ -522,7 +542,7 @@ function endsOf0_3(stdout: string, stderr: string) {
     if (end > (position[generation] ?? "")) position[generation] = end;
     if (!(created <= last)) last = created;
   }
-  return { position, at: dateOf(last) };
+  return { position, at: dateOf(last), copies: new Map() };
 }
 
 const dateOf = (ms: number) => (Number.isNaN(ms) ? undefined : new Date(ms));

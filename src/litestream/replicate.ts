@@ -330,7 +330,7 @@ export async function admit(
     }
     const { position = {}, at } = seen ?? {};
     const known = knownPosition(job, dialect);
-    if (known !== undefined && hasMovedOn(known, position)) {
+    if (known !== undefined && seen !== undefined && hasMovedOn(job.dbpath, known, seen)) {
       if (!takeOver) return failure(job, "replica-moved", movedOn(at));
       job.logger.warn({ s3: job.s3 }, `${movedOn(at)}: taking over`);
       // What litestream remembers is how it was before.

@@ -264,7 +264,7 @@ async function compareExisting(
     return;
   }
   const known = knownPosition(whole, seen.dialect);
-  if (known === undefined || !hasMovedOn(known, seen.position)) return;
+  if (known === undefined || !hasMovedOn(dbpath, known, seen)) return;
   const words = movedOn(seen.at);
   if (!takeOver) throw failure(job, "replica-moved", `the database is here, but ${words}`);
   logger.warn({ s3 }, `${words}: taking over`);

@@ -1,33 +1,32 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { litestreamFolder } from "../database-files.ts";
 import { messageOf } from "../errors.ts";
 import { type Position, readRecord, writeRecord } from "../replica-record.ts";
 import type { Job } from "./binary.ts";
 import { startLitestream } from "./configuration.ts";
-import { type Complaint, complaintOf, type Dialect } from "./dialect.ts";
+import { type Complaint, complaintOf, type Dialect, type Seen } from "./dialect.ts";
 import { pause } from "./limit.ts";
 
 // Two machines that write to one replica path: the last one wins, whole, and litestream tells neither. What tells is that
 // the replica has come further than this machine knows of.
 
-/** How far the replica has come, and when it was written to last, by the store's clock. */
-export interface Seen {
-  readonly position: Position;
-  readonly at: Date | undefined;
-}
-
 /** In characters; a line has about 80. A longer list has lost its header, and counts as one that can't be read. */
 export const LIST_LIMIT = 16 * 1024 * 1024;
 
-/** Lists the replica; a complaint where that could not be done. */
+/**
+ * Lists the replica; a complaint where that could not be done.
+ * @param extent how much of it is listed: `brief` is enough to tell while this machine's litestream runs
+ */
 export async function lookAtReplica(
   job: Job,
   dialect: Dialect,
   signal: AbortSignal,
+  extent: "all" | "brief" = "all",
 ): Promise<Seen | Complaint | undefined> {
   if (dialect.position === undefined) return undefined;
-  const args = dialect.position.args(job.dbpath);
+  const { args: all, briefArgs = all } = dialect.position;
+  const args = (extent === "all" ? all : briefArgs)(job.dbpath);
   const child = startLitestream(job, args, { signal, capture: LIST_LIMIT });
   const { exitCode, stdout, stderr, lines } = await child.ended;
   const seen = exitCode === 0 ? dialect.position.of(stdout, stderr) : undefined;
@@ -58,9 +57,18 @@ export function remember(job: Job, dialect: Dialect, position: Position, uploadi
   }
 }
 
-/** Whether the replica holds what this machine does not know of. */
-export function hasMovedOn(known: Position, now: Position): boolean {
-  return Object.entries(now).some(([part, end]) => end > (known[part] ?? ""));
+/**
+ * Whether the replica holds what this machine does not know of: something beyond what it knows, or an object of another size
+ * in the place of one of its own, where both have uploaded under the same TXID.
+ */
+export function hasMovedOn(dbpath: string, known: Position, { position, copies }: Seen): boolean {
+  if (Object.entries(position).some(([part, end]) => end > (known[part] ?? ""))) return true;
+  const folder = litestreamFolder(dbpath);
+  return [...copies].some(([name, size]) => {
+    const own = statSync(join(folder, name), { throwIfNoEntry: false })?.size;
+    // After a power cut a file may be empty.
+    return own !== undefined && own > 0 && own !== size;
+  });
 }
 
 /** In words; `at` by the store's clock. */

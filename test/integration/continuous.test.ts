@@ -286,3 +286,33 @@ describe.skipIf(MUTE)("the store", () => {
     },
   );
 });
+
+// A history that the lives found, on 0.5: the next upload of the first machine took the place of the other's.
+test.skipIf(MUTE)(
+  "another machine that writes meanwhile is noticed while it runs; nothing goes up over what that has written",
+  { timeout: 120_000 },
+  async () => {
+    const { config } = setUp(replicaUrl(s3.port, "continuous/rival.db"));
+    await writeRows(config.dbpath, 10);
+    const onFailing = vi.fn();
+    const replication = await replicating(config, { onFailing });
+    const other = setUp(config.s3);
+    await other.config.restore();
+    await writeRows(other.config.dbpath, 7);
+    expect(await other.config.timedReplicate(30)).toBe(true);
+    await until(() => onFailing.mock.calls.length > 0);
+    expect(onFailing).toHaveBeenCalledWith(expect.stringMatching(/another machine has written/));
+    expect(replication.status().failingSince).toBeDefined();
+    await until(() => holdersOf(config.folder).every(({ line }) => !/ replicate /.test(line)));
+
+    await writeRows(config.dbpath, 10);
+    const stopped = await replication.stop({ timeoutSeconds: 30, deleteLocal: true });
+    expect(stopped).toMatchObject({ ok: false, reason: "replica-moved" });
+    expect(rowsIn(config.dbpath)).toBe(20);
+    expect(await restorable(config.s3)).toBe(17);
+    await expect(config.restore({ ifDbNotExists: true })).rejects.toMatchObject({ reason: "replica-moved" });
+    const takenOver = await config.replicateOnce({ timeoutSeconds: 30, takeOver: true, keepLocal: true });
+    expect(takenOver).toMatchObject({ ok: true });
+    expect(await restorable(config.s3)).toBe(20);
+  },
+);

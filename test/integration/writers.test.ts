@@ -114,6 +114,25 @@ describe("another machine has written to the replica", () => {
     expect(rowsIn(await a.config.restore())).toBe(11);
   });
 
+  test("under the number that a call which was cut off had given to its own upload", async () => {
+    const { url, a, b, rowsInReplica } = await twoMachines();
+    const proxy = await startFaultProxy(s3.port);
+    onTestFinished(() => proxy.stop());
+    const { config } = setUp(url.replace(`:${s3.port}`, `:${proxy.port}`));
+    await config.restore();
+    await writeRows(config.dbpath, 200, { bytes: 1000 });
+    proxy.fault = ({ method }) => (method === "PUT" ? "stall" : undefined);
+    expect(await config.replicateOnce({ timeoutSeconds: 3 })).toMatchObject({ ok: false });
+    proxy.fault = () => undefined;
+    await writeRows(b.config.dbpath, 5);
+    expect(await b.config.timedReplicate(30)).toBe(true);
+    expect(await config.replicateOnce({ timeoutSeconds: 30 })).toMatchObject({ reason: "replica-moved" });
+    expect(rowsIn(config.dbpath)).toBe(210);
+    expect(await rowsInReplica()).toBe(15);
+    // The one that has uploaded nothing and restored before it is told as well.
+    expect(await a.config.replicateOnce({ timeoutSeconds: 30 })).toMatchObject({ reason: "replica-moved" });
+  });
+
   test("two machines that both began with an empty replica", async () => {
     const url = replicaUrl(s3.port, "writers/first.db");
     const [a, b] = [setUp(url), setUp(url)];
