@@ -22,6 +22,7 @@ import {
   type Environment,
   readEnvFile,
   readSettings,
+  type Settings,
   type SettingsInput,
   stringsOf,
 } from "./settings.ts";
@@ -50,7 +51,7 @@ export class ConfigS3 {
   readonly s3: string;
   /** The file name of the database. */
   readonly db: string;
-  readonly #settings: SettingsInput;
+  readonly #settings: Settings;
   readonly #env: Environment;
   readonly #childEnv: Environment;
   readonly #wanted: string | undefined;
@@ -101,6 +102,11 @@ export class ConfigS3 {
   /** The absolute path of the database's folder. */
   get folder(): string {
     return this.#settings.folder;
+  }
+
+  /** How far back `restore({ timestamp })` can go at least, in hours. */
+  get historyHours(): number {
+    return this.#settings.historyHours;
   }
 
   /**
@@ -289,8 +295,8 @@ export class ConfigS3 {
   }
 
   get #subject(): Omit<Job, "binary"> {
-    const { s3, endpoint, region } = this;
-    const replica = { dbpath: this.#path, s3, endpoint, region };
+    const { s3, endpoint, region, historyHours } = this;
+    const replica = { dbpath: this.#path, s3, endpoint, region, historyHours };
     return { ...replica, env: this.#childEnv, redact: this.#redact, logger: this.#logger };
   }
 }

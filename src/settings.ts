@@ -20,7 +20,15 @@ export interface SettingsInput {
   endpoint?: string | undefined;
   /** The region of the bucket. Environment: `REPLICA_REGION`. Default: what the URL or `AWS_REGION` says, else litestream's `us-east-1`. */
   region?: string | undefined;
+  /**
+   * How far back `restore({ timestamp })` can go at least, in hours; what is older may be removed from the replica, so that
+   * boots and the bucket stay small. Environment: `REPLICA_HISTORY_HOURS`. Default: 24.
+   */
+  historyHours?: number | undefined;
 }
+
+/** The settings once they are complete. */
+export type Settings = SettingsInput & { readonly historyHours: number };
 
 export type Environment = Record<string, string | undefined>;
 
@@ -32,6 +40,7 @@ const ENV_NAMES = {
   db: "DB_SQLITE",
   endpoint: "REPLICA_ENDPOINT",
   region: "REPLICA_REGION",
+  historyHours: "REPLICA_HISTORY_HOURS",
 } as const satisfies Record<keyof SettingsInput, string>;
 
 const FIELDS = Object.keys(ENV_NAMES) as (keyof SettingsInput)[];
@@ -84,6 +93,11 @@ function decodes(url: string): boolean {
   }
 }
 
+/** A hundred years: what litestream can count in nanoseconds. */
+const MAX_HOURS = 876_000;
+const DEFAULT_HOURS = 24;
+const HOURS = `must be a number of hours, 0 to ${MAX_HOURS}`;
+
 /** A shorter secret, as a store for tests has it, may well be a part of some name. */
 const RECOGNISABLE = 16;
 
@@ -124,7 +138,7 @@ function isAddress(endpoint: string): boolean {
 
 const bucketOf = (url: string) => url.slice("s3://".length).split(/[/?#]/, 1)[0] ?? "";
 
-const Settings = z.object({
+const Schema = z.object({
   key: text(noControl, wholeCharacters),
   token: text(noControl, wholeCharacters),
   s3: text(
@@ -158,6 +172,18 @@ const Settings = z.object({
     (region) => /^[A-Za-z0-9-]{1,50}$/.test(region),
     "must be a region's name, such as eu-central-1 or auto",
   ]).optional(),
+  historyHours: z
+    .union(
+      [
+        z.number(),
+        z
+          .string()
+          .regex(/^\d+(?:\.\d+)?$/)
+          .transform(Number),
+      ],
+      { error: HOURS },
+    )
+    .pipe(z.number({ error: HOURS }).min(0, { error: HOURS }).max(MAX_HOURS, { error: HOURS })),
   folder: text(noControl, wholeCharacters, plainPath),
   db: text(
     [(name) => name.length <= 50, "must be 50 characters at most"],
@@ -177,19 +203,19 @@ export function readSettings(
   given: Partial<SettingsInput>,
   environment: Environment,
   fromFile: Environment,
-): SettingsInput {
+): Settings {
   if (typeof given !== "object" || given === null) {
     throw new ConfigError([{ name: "settings", problem: "must be an object such as { db: 'app.sqlite' }" }]);
   }
   const { own, unknown } = valuesOf(given);
-  const merged: Record<string, unknown> = { folder: "data", db: "db.sqlite" };
+  const merged: Record<string, unknown> = { folder: "data", db: "db.sqlite", historyHours: DEFAULT_HOURS };
   for (const [field, name] of Object.entries(ENV_NAMES)) {
     const value =
       own[field] === undefined || own[field] === "" ? environment[name] || fromFile[name] : own[field];
     if (value !== undefined && value !== "") merged[field] = value;
   }
   if (typeof merged.folder === "string") merged.folder = absolute(merged.folder);
-  const parsed = Settings.safeParse(merged);
+  const parsed = Schema.safeParse(merged);
   if (!parsed.success || unknown.length > 0) {
     throw new ConfigError([
       ...unknown.map((name) => ({ name, problem: `is no setting; there are ${FIELDS.join(", ")}` })),

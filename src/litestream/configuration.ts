@@ -9,7 +9,7 @@ import {
   startChild,
   startSupervised,
 } from "./child.ts";
-import { configurationOf } from "./dialect.ts";
+import { type Beyond, configurationOf } from "./dialect.ts";
 
 type Options = Pick<ChildOptions, "signal"> & Partial<Pick<ChildOptions, "env" | "onLine" | "capture">>;
 
@@ -18,8 +18,8 @@ type Options = Pick<ChildOptions, "signal"> & Partial<Pick<ChildOptions, "env" |
  * stdin: there is nothing to remove afterwards. No pipe: Node's are sockets, which litestream can't open by name.
  * @throws FileSystemError where there is no room for it; LitestreamError as `startChild`
  */
-export function startLitestream(job: Job, args: readonly string[], options: Options): Child {
-  const fd = nameless(job.dbpath, configurationOf(job));
+export function startLitestream(job: Job, args: readonly string[], options: Options, beyond?: Beyond): Child {
+  const fd = nameless(job.dbpath, configurationOf(job, beyond));
   try {
     return startChild(job.binary, args, { ...job, ...options, stdin: fd });
   } finally {
@@ -37,7 +37,7 @@ export function startContinuous(
   syncIntervalSeconds: number,
   options: Pick<SupervisedOptions, "env" | "keep" | "onLine">,
 ): Supervised {
-  const stdin = nameless(job.dbpath, configurationOf(job, { syncIntervalSeconds }));
+  const stdin = nameless(job.dbpath, configurationOf(job, { continuous: { syncIntervalSeconds } }));
   try {
     const log = nameless(job.dbpath, "", "ax+");
     try {

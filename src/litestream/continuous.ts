@@ -36,8 +36,8 @@ import {
   type ReplicateOptions,
   type ReplicateResult,
   replicate,
-  synchronise,
 } from "./replicate.ts";
+import { synchronise } from "./synchronise.ts";
 import {
   BETWEEN_GENERATIONS_MS,
   furthest,

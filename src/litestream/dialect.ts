@@ -46,6 +46,14 @@ export interface Dialect {
     readonly following: () => (line: string) => "synced" | "failing" | undefined;
   };
   readonly env: Environment;
+  /** What makes the boots to come faster, and the bucket smaller; `undefined` where nothing is known to. */
+  readonly upkeep?: {
+    /** With a configuration of its own: puts objects together and removes what is older than that says. */
+    readonly args: readonly string[];
+    /** What it says once that is done; `snapshotted`: of the snapshot, where the configuration asks for one. */
+    readonly compacted: RegExp;
+    readonly snapshotted: RegExp;
+  };
   /** Lists the objects of the replica; `undefined` on 0.3, whose restore tells an incomplete backup from none. */
   readonly list?: (dbpath: string) => string[];
   /** How far the replica has come; `undefined` where it can't tell. */
@@ -87,7 +95,14 @@ export interface Replica {
   readonly endpoint?: string | undefined;
   /** The store's region; default: what the URL or the environment says, else litestream finds it out. */
   readonly region?: string | undefined;
+  /** How far back a restore must be able to go. */
+  readonly historyHours: number;
 }
+
+/** What litestream is to do besides a single synchronisation. */
+export type Beyond =
+  | { readonly continuous: { readonly syncIntervalSeconds: number } }
+  | { readonly upkeep: { readonly retentionMs: number; readonly snapshot: boolean } };
 
 /** The configuration is its stdin, and taken as it stands. */
 const CONFIGURED = ["-no-expand-env", "-config", "/dev/stdin"];
@@ -111,14 +126,16 @@ const NO_CHECKPOINT = 1_000_000_000;
 /**
  * What litestream reads from its stdin, in all dialects (JSON is YAML). In a single call it never checkpoints: that is over
  * before it matters, an old reader would hold it up for ever, and 0.5.10 can miss what is committed around it.
- * @param continuous where it goes on: it then checkpoints as it does by default, since nobody else can
+ * @param beyond where it goes on: it then checkpoints as it does by default, since nobody else can
  */
 export function configurationOf(
-  { dbpath, s3, endpoint, region }: Replica,
-  continuous?: { syncIntervalSeconds: number },
+  { dbpath, s3, endpoint, region, historyHours }: Replica,
+  beyond?: Beyond,
 ): string {
   const store =
     endpoint === undefined ? {} : { endpoint, "force-path-style": !VIRTUAL_HOSTED.test(endpoint) };
+  const continuous = beyond !== undefined && "continuous" in beyond ? beyond.continuous : undefined;
+  const upkeep = beyond !== undefined && "upkeep" in beyond ? beyond.upkeep : undefined;
   const seconds = continuous?.syncIntervalSeconds;
   const once = {
     "checkpoint-interval": "87600h",
@@ -133,10 +150,38 @@ export function configurationOf(
     "monitor-interval": seconds === undefined ? "20ms" : `${Math.ceil(Math.min(seconds, 1) * 1000)}ms`,
     ...(seconds === undefined ? once : {}),
     replicas: [
-      { ...place, "sync-interval": seconds === undefined ? "20ms" : `${Math.ceil(seconds * 1000)}ms` },
+      {
+        ...place,
+        "sync-interval": seconds === undefined ? "20ms" : `${Math.ceil(seconds * 1000)}ms`,
+        ...(continuous === undefined ? {} : retention0_3(historyHours)),
+      },
     ],
   };
-  return JSON.stringify({ dbs: [database] }).replace(NOT_IN_YAML, escaped);
+  const kept =
+    upkeep !== undefined ? upkeep0_5(upkeep) : continuous !== undefined ? retention0_5(historyHours) : {};
+  return JSON.stringify({ ...kept, dbs: [database] }).replace(NOT_IN_YAML, escaped);
+}
+
+// What is left of a retention must reach back to a snapshot that is old enough: one more interval between snapshots.
+const SNAPSHOT_HOURS = 24;
+const retention0_5 = (hours: number) => ({
+  snapshot: { interval: `${SNAPSHOT_HOURS}h`, retention: inSeconds((hours + SNAPSHOT_HOURS) * 3600) },
+});
+const retention0_3 = (hours: number) => ({
+  "snapshot-interval": inSeconds(Math.max(hours, 1) * 3600),
+  retention: inSeconds(Math.max(hours, 1) * 2 * 3600),
+});
+const inSeconds = (count: number) => `${Math.ceil(count)}s`;
+
+/** Puts level 0 together at once, and removes of level 0 and of the snapshots what is older. */
+function upkeep0_5({ retentionMs, snapshot }: { retentionMs: number; snapshot: boolean }) {
+  const [soon, never, retention] = ["100ms", "876000h", `${Math.ceil(retentionMs)}ms`];
+  return {
+    levels: [{ interval: soon }],
+    snapshot: { interval: snapshot ? soon : never, retention },
+    "l0-retention": retention,
+    "l0-retention-check-interval": "1h",
+  };
 }
 
 /** What JSON may have in a string and YAML may not, or takes for the end of a line. */
@@ -233,6 +278,12 @@ const V0_5: Dialect = {
     startsFresh: false,
   },
   continuous: { args: CONTINUOUS, mute: NEVER, following: following0_5 },
+  upkeep: {
+    args: ["replicate", ...CONFIGURED],
+    // It says so once the removal is tried, whatever came of that.
+    compacted: / msg="(?:compaction complete|no compaction)" (?:.* )?level=1(?: |$)/,
+    snapshotted: / msg="snapshot complete"(?: |$)/,
+  },
   env: { LOG_LEVEL: "debug" },
   list: (dbpath) => ["ltx", "-level", "all", ...CONFIGURED, dbpath],
   position: {
@@ -640,7 +691,10 @@ export function upkeepOf(objects: readonly ReplicaObject[], copy: number, histor
 }
 
 /** The size of the whole copy that a call has uploaded, in bytes; `undefined` where the list has none. */
-export function copySize(objects: readonly ReplicaObject[], written: Written): number | undefined {
+export function copySize(
+  objects: readonly ReplicaObject[],
+  written: Omit<Written, "position">,
+): number | undefined {
   const { first, snapshot } = written;
   const copy =
     objects.find(({ level, max }) => level === SNAPSHOT_LEVEL && max === snapshot) ??

@@ -83,9 +83,9 @@ export async function download(
   const { size } = target;
   if (size === undefined && how.ifReplicaExists && (await noBackup) !== undefined) {
     // 0.5 says the same where the beginning of the backup is missing.
-    const chain = await lookAtChain(job, dialect, signal);
-    if (typeof chain === "object") return failed("failed", chain.words);
-    return dialect.list !== undefined && chain !== "none"
+    const look = await lookAtChain(job, dialect, signal);
+    if ("words" in look) return failed("failed", look.words);
+    return dialect.list !== undefined && look.chain !== "none"
       ? failed("failed", INCOMPLETE)
       : { size: undefined };
   }

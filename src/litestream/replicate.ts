@@ -1,7 +1,6 @@
 import { realpathSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import {
-  ageOf,
   type Fingerprint,
   fileKind,
   fingerprint,
@@ -26,13 +25,12 @@ import {
 import type { Position } from "../replica-record.ts";
 import { identifyBinary, type Job, type Litestream } from "./binary.ts";
 import { lookAtChain } from "./chain.ts";
-import type { Child } from "./child.ts";
-import { startLitestream } from "./configuration.ts";
-import { complaintOf, type Dialect, type Reading, type Written } from "./dialect.ts";
+import type { Dialect, Reading, Written } from "./dialect.ts";
 import { CutShort, pause, unlessCut, withLimit, withTurn } from "./limit.ts";
+import { CHANGING, LONGEST_PAUSE_MS, synchronise, TICK_MS } from "./synchronise.ts";
+import { tend } from "./upkeep.ts";
 import {
   afterTheOther,
-  BETWEEN_GENERATIONS_MS,
   furthest,
   hasMovedOn,
   knownPosition,
@@ -78,18 +76,12 @@ export type ReplicateResult =
 type Failure = { ok: false; reason: ReplicateFailure; message: string };
 type Outcome = { ok: true } | Failure;
 
-/** File times tick in steps of about 4 ms; after this long, a commit surely changes the `-wal`'s time. */
-const TICK_MS = 20;
-const LONGEST_PAUSE_MS = 1000;
-/** With nothing left to upload, litestream 0.3 ends within milliseconds of SIGINT; after this long it hangs. */
-const HANG_SECONDS = 2;
 /** What no second try mends. */
 export const FINAL: ReadonlySet<ReplicateFailure> = new Set(["credentials", "bucket", "not-a-database"]);
 
 const AHEAD =
   "the replica goes on after what was uploaded now, and a restore would take that: another machine has written to it, or " +
   "the newest objects of its level 0 were deleted; use a new path in REPLICA_URL, or empty this one once nothing in it is needed any more";
-const CHANGING = ["still-changing", "commits kept coming"] as const;
 const UNTOLD =
   "litestream did not say how it has read the database, as the versions do that this library knows, so that a commit may be missing";
 
@@ -107,6 +99,7 @@ export async function replicate(job: Job, options: ReplicateOptions): Promise<Re
   const { timeoutSeconds, keepLocal = false, takeOver = false } = options;
   const wanted: Wanted = { keepLocal, takeOver };
   const start = performance.now();
+  const endsAt = start + timeoutSeconds * 1000;
   let litestream: Litestream | undefined;
   const outcome = await withLimit(timeoutSeconds, options.signal, async (signal): Promise<Outcome> => {
     if (isGone(job.dbpath)) {
@@ -130,7 +123,7 @@ export async function replicate(job: Job, options: ReplicateOptions): Promise<Re
         );
       }
       return await shareRun(job, wanted, signal, timeoutSeconds, () =>
-        withTurn(signal, () => prove(job, dialect, wanted, signal, timeoutSeconds)),
+        withTurn(signal, () => prove(job, dialect, wanted, signal, { timeoutSeconds, endsAt })),
       );
     } catch (error) {
       if (!(error instanceof CutShort)) throw error;
@@ -199,7 +192,7 @@ async function prove(
   dialect: Dialect,
   { keepLocal, takeOver }: Wanted,
   signal: AbortSignal,
-  timeoutSeconds: number,
+  { timeoutSeconds, endsAt }: { timeoutSeconds: number; endsAt: number },
 ): Promise<Outcome> {
   const [open, admission] = await Promise.all([
     heldOpenHere(job.dbpath),
@@ -218,6 +211,8 @@ async function prove(
   // What was checkpointed since an earlier call's run, 0.5 can miss: only a whole copy within this call is a good beginning.
   let copy: WholeCopy = hasLitestreamFolder(job.dbpath) ? "due" : "perhaps";
   let written: Omit<Written, "position"> = { first: undefined, snapshot: undefined };
+  let copyMs = 0;
+  let isTended = false;
   const database = identityOf(job.dbpath);
   const replaced = () => identityOf(job.dbpath) !== database;
   for (let wait = TICK_MS; !signal.aborted; wait = Math.min(wait * 2, LONGEST_PAUSE_MS)) {
@@ -227,6 +222,7 @@ async function prove(
     if (signal.aborted) break;
     if (replaced()) return failure(job, "failed", "it was removed or replaced meanwhile");
     remember(job, dialect, position, true);
+    const began = performance.now();
     const synced = await synchronise(job, dialect, { anew: copy === "due", look, reading, signal });
     // What has gone up from here is this machine's own, also where it is told so by nothing but its files.
     if (dialect.replicate?.startsFresh) position = furthest(position, ownPosition(job.dbpath));
@@ -240,6 +236,7 @@ async function prove(
     // Each run of a litestream that says nothing of its reading is a whole copy.
     const read = reading ? reading.end() : "whole";
     const succeeded = !("reason" in synced);
+    if (succeeded && read === "whole") copyMs = Math.max(copyMs, performance.now() - began);
     written = {
       first: least(written.first, reading?.first),
       snapshot: succeeded ? (reading?.snapshot ?? written.snapshot) : undefined,
@@ -278,12 +275,13 @@ async function prove(
       continue;
     }
     const unchanged = () => !signal.aborted && sameFingerprint(synced.before, fingerprint(job.dbpath));
-    const chain = unchanged() ? await lookAtChain(job, dialect, signal, written) : undefined;
-    if (typeof chain === "object") {
+    const seen = unchanged() ? await lookAtChain(job, dialect, signal, written) : undefined;
+    if (seen !== undefined && "words" in seen) {
       if (signal.aborted) break;
-      last = failure(job, "failed", chain.words);
+      last = failure(job, "failed", seen.words);
       continue;
     }
+    const chain = seen?.chain;
     if (chain === "ahead") return failure(job, "failed", AHEAD);
     if (chain === "broken" || chain === "none") {
       last = failure(job, "failed", "objects of the backup are missing in the replica");
@@ -293,6 +291,10 @@ async function prove(
       );
       copy = "due";
       continue;
+    }
+    if (seen !== undefined && chain === "whole" && unchanged() && !isTended) {
+      isTended = true;
+      await tend(job, dialect, { objects: seen.objects, written, copyMs, endsAt, signal });
     }
     // From this look to the removal nothing is awaited: no commit of this process can come between.
     if (chain === "whole" && unchanged()) {
@@ -384,83 +386,6 @@ function remove(job: Job, proven: Fingerprint | undefined): Outcome | undefined 
     const message = `${where} ${messageOf(error)}`;
     return { ok: false, reason: "failed", message };
   }
-}
-
-/** A synchronisation that is known to have succeeded, with a look at the files from a tick before it; else why not. */
-type Synced =
-  | { readonly before: Fingerprint | undefined }
-  | { readonly reason: ReplicateFailure; readonly words: string; readonly said: boolean };
-
-export async function synchronise(
-  job: Job,
-  dialect: Dialect,
-  run: { anew: boolean; look: Fingerprint | undefined; reading: Reading | undefined; signal: AbortSignal },
-): Promise<Synced> {
-  const { anew, look, reading, signal } = run;
-  const how = dialect.replicate;
-  if (how === undefined) throw new TypeError("this litestream can't prove a replication");
-  if (how.startsFresh) {
-    const age = hasLitestreamFolder(job.dbpath) ? 0 : ageOf(job.dbpath);
-    if (age < BETWEEN_GENERATIONS_MS) await pause(BETWEEN_GENERATIONS_MS - age, signal);
-    if (signal.aborted) return { reason: "timeout", words: "", said: false };
-    try {
-      removeLitestreamFolder(job.dbpath);
-    } catch (error) {
-      return { reason: "failed", words: messageOf(error), said: true };
-    }
-  }
-  const env = { ...job.env, ...dialect.env };
-  const args = (anew ? how.anew : undefined) ?? how.args;
-  const child = startLitestream(job, args, { env, signal, onLine: (line) => reading?.see(line) });
-  const evidence = child.line(how.evidence);
-  if (how.ends === "self") void child.line(how.failure).then((line) => line !== undefined && child.kill());
-  const quiet = how.ends === "self" ? look : await interruptWhenQuiet(job, child, how, signal);
-  const end = await child.ended;
-  const began = (await evidence) !== undefined;
-  if (how.ends === "interrupt" && quiet === undefined) {
-    if (began && signal.aborted) return { reason: CHANGING[0], words: CHANGING[1], said: true };
-  } else if (began && end.exitCode === 0) {
-    return { before: quiet };
-  }
-  const { reason, words, said } = complaintOf(end.lines, [job.dbpath, job.s3]);
-  return { reason: reason === "no-backup" ? "failed" : reason, words, said };
-}
-
-/**
- * Waits for the first synchronisation and then for a moment without commits, and sends SIGINT: what litestream
- * synchronises last is then later than the look. `undefined`: that moment did not come.
- */
-async function interruptWhenQuiet(
-  job: Job,
-  child: Child,
-  how: NonNullable<Dialect["replicate"]>,
-  signal: AbortSignal,
-): Promise<Fingerprint | undefined> {
-  let over = false;
-  const end = () => {
-    over = true;
-  };
-  void child.ended.then(end);
-  // After somebody else's signal the last synchronisation may be earlier than our look.
-  void child.line(how.stopping).then(end);
-  const failed = child.line(how.failure).then(() => undefined);
-
-  const settled = await Promise.race([child.line(how.settled), failed]);
-  for (let wait = TICK_MS; settled && !over; wait = Math.min(wait * 2, LONGEST_PAUSE_MS)) {
-    const look = fingerprint(job.dbpath);
-    // The pause also lets the event loop read what litestream has said before the look.
-    await pause(wait, signal);
-    if (signal.aborted) return undefined;
-    if (over || !sameFingerprint(look, fingerprint(job.dbpath))) continue;
-    child.stop("SIGINT");
-    // Not AbortSignal.any and .timeout: on Node 20 the latter is garbage-collected, and then never fires.
-    const seconds = how.uploaded.test(settled) ? HANG_SECONDS : undefined;
-    await withLimit(seconds, signal, (limit) => unlessCut(child.ended, limit));
-    child.kill();
-    return look;
-  }
-  child.kill();
-  return undefined;
 }
 
 export function failure(job: Job, reason: ReplicateFailure, words: string): Failure {

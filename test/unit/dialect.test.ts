@@ -368,8 +368,9 @@ s3       05a66b7b3f4d023e  2      0       451   2026-11-25T04:17:02Z
         "05a66b7b3f4d023e": "000000000002:0000000000000000",
       },
       at: new Date("2026-11-25T04:18:09Z"),
+      copies: new Map(),
     });
-    expect(old?.of(WAL.split("\n")[0] ?? "", "")).toEqual({ position: {}, at: undefined });
+    expect(old?.of(WAL.split("\n")[0] ?? "", "")).toMatchObject({ position: {}, at: undefined });
   });
 
   test.each([
@@ -390,34 +391,63 @@ s3       05a66b7b3f4d023e  2      0       451   2026-11-25T04:17:02Z
 9      0000000000000001  0000000000000007  1309  2026-11-25T04:18:05Z
 `;
     const at = new Date("2026-11-25T04:18:01Z");
-    expect(now?.of(list, "")).toEqual({ position: { "": "000000000000000a" }, at });
-    expect(now?.of(list.split("\n")[0] ?? "", "")).toEqual({ position: {}, at: undefined });
+    const copies = new Map([["ltx/0/0000000000000009-000000000000000a.ltx", 1309]]);
+    expect(now?.of(list, "")).toEqual({ position: { "": "000000000000000a" }, at, copies });
+    expect(now?.of(list.split("\n")[0] ?? "", "")).toMatchObject({ position: {}, at: undefined });
     expect(now?.of("", "")).toBeUndefined();
   });
 });
 
 describe("configurationOf", () => {
   const replicaOf = (store: { endpoint?: string; region?: string }) =>
-    JSON.parse(configurationOf({ dbpath: DB, s3: URL, ...store })).dbs[0].replicas[0];
+    JSON.parse(configurationOf({ dbpath: DB, s3: URL, historyHours: 24, ...store })).dbs[0].replicas[0];
 
   test("names the database and its replica", () => {
-    expect(JSON.parse(configurationOf({ dbpath: DB, s3: URL })).dbs).toEqual([
+    expect(JSON.parse(configurationOf({ dbpath: DB, s3: URL, historyHours: 24 })).dbs).toEqual([
       expect.objectContaining({ path: DB, replicas: [{ url: URL, "sync-interval": "20ms" }] }),
     ]);
   });
 
   test("never checkpoints in a single call, and as litestream does where it goes on", () => {
-    const databaseOf = (...how: [] | [{ syncIntervalSeconds: number }]) =>
-      JSON.parse(configurationOf({ dbpath: DB, s3: URL }, ...how)).dbs[0];
-    expect(databaseOf()).toMatchObject({
-      "checkpoint-interval": "87600h",
-      "min-checkpoint-page-count": 1e9,
-    });
-    expect(databaseOf({ syncIntervalSeconds: 2.5 })).toEqual({
+    const continuous = { continuous: { syncIntervalSeconds: 2.5 } };
+    const [once, goesOn] = [undefined, continuous].map(
+      (beyond) => JSON.parse(configurationOf({ dbpath: DB, s3: URL, historyHours: 24 }, beyond)).dbs[0],
+    );
+    expect(once).toMatchObject({ "checkpoint-interval": "87600h", "min-checkpoint-page-count": 1e9 });
+    expect(goesOn).toEqual({
       path: DB,
       "monitor-interval": "1000ms",
-      replicas: [{ url: URL, "sync-interval": "2500ms" }],
+      replicas: [expect.objectContaining({ url: URL, "sync-interval": "2500ms" })],
     });
+  });
+
+  test.each([
+    [24, "172800s", "86400s", "172800s"],
+    [0, "86400s", "3600s", "7200s"],
+    [0.5, "88200s", "3600s", "7200s"],
+  ])("keeps a snapshot from before the last %d h where it goes on", (historyHours, kept, interval, kept0_3) => {
+    const { snapshot, dbs } = JSON.parse(
+      configurationOf({ dbpath: DB, s3: URL, historyHours }, { continuous: { syncIntervalSeconds: 1 } }),
+    );
+    expect(snapshot).toEqual({ interval: "24h", retention: kept });
+    expect(dbs[0].replicas[0]).toMatchObject({ "snapshot-interval": interval, retention: kept0_3 });
+  });
+
+  test("removes what is older, in a run of its own, in which it does not checkpoint either", () => {
+    const configured = (snapshot: boolean) =>
+      JSON.parse(
+        configurationOf(
+          { dbpath: DB, s3: URL, historyHours: 24 },
+          { upkeep: { retentionMs: 5000.5, snapshot } },
+        ),
+      );
+    expect(configured(true)).toMatchObject({
+      levels: [{ interval: "100ms" }],
+      snapshot: { interval: "100ms", retention: "5001ms" },
+      "l0-retention": "5001ms",
+      dbs: [{ path: DB, "checkpoint-interval": "87600h" }],
+    });
+    expect(configured(false).snapshot).toEqual({ interval: "876000h", retention: "5001ms" });
   });
 
   test("has path style for a store of its own address", () => {
@@ -688,10 +718,9 @@ describe("the objects of a replica on 0.5", () => {
 
   test("a whole copy's size is that of the call's snapshot, else of its first object", () => {
     const objects = [object(0, 1, 1, 90), object(0, 2, 2, 100), object(0, 3, 3, 1), object(9, 1, 3, 95)];
-    const written = { first: 2n, position: 3n };
-    expect(copySize(objects, { ...written, snapshot: undefined })).toBe(100);
-    expect(copySize(objects, { ...written, snapshot: 3n })).toBe(95);
-    expect(copySize(objects, { first: undefined, snapshot: undefined, position: 3n })).toBeUndefined();
+    expect(copySize(objects, { first: 2n, snapshot: undefined })).toBe(100);
+    expect(copySize(objects, { first: 2n, snapshot: 3n })).toBe(95);
+    expect(copySize(objects, { first: undefined, snapshot: undefined })).toBeUndefined();
   });
 
   test.each([

@@ -234,7 +234,7 @@ function expectSafe(config: ConfigS3 | undefined) {
   ]);
   for (const ifReplicaExists of [true, false])
     lists.push(restoreArgs(`${dbpath}.restore-1-0`, dbpath, { ifReplicaExists }));
-  const { dbs } = JSON.parse(configurationOf({ dbpath, s3 }));
+  const { dbs } = JSON.parse(configurationOf({ dbpath, s3, historyHours: 24 }));
   expect(dbs).toEqual([
     expect.objectContaining({ path: dbpath, replicas: [expect.objectContaining({ url: s3 })] }),
   ]);
