@@ -74,7 +74,7 @@ test.each([
     const { config } = setUp(replicaUrl(proxy.port, "process/spawn.db"));
     if (method === "timedReplicate") await writeRows(config.dbpath, 20);
     const args = method === "restore" ? [] : [50];
-    const env = { KILL_AT: `^(?:${command})$` };
+    const env = { KILL_AT: `^(?:${command}) ` };
     const app = startApp({ config, method, args, env, imports: ["./kill-at-spawn.mjs"] });
     expect(await app.ended).toMatchObject({ signal: "SIGKILL" });
     await goneFrom(config.folder);

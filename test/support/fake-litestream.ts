@@ -12,7 +12,7 @@ export function fakeLitestream(script: string, command = "replicate"): string {
   const text = `#!/bin/sh
 case "$*" in
   "${command} -h") exec ${LITESTREAM} "$@" ;;
-  ${command}*) ${script} ;;
+  "${command}"*) ${script} ;;
   *) exec ${LITESTREAM} "$@" ;;
 esac
 `;

@@ -6,7 +6,7 @@ import { syncBuiltinESMExports } from "node:module";
 const { spawn } = childProcess;
 childProcess.spawn = (file, args, options) => {
   const child = spawn(file, args, options);
-  if (new RegExp(`${process.env.KILL_AT}`).test(args[0]) && args[1] !== "-h")
+  if (new RegExp(`${process.env.KILL_AT}`).test(args.join(" ")) && args[1] !== "-h")
     process.kill(process.pid, "SIGKILL");
   return child;
 };

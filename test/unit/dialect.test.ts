@@ -425,13 +425,16 @@ describe("configurationOf", () => {
     [24, "172800s", "86400s", "172800s"],
     [0, "86400s", "3600s", "7200s"],
     [0.5, "88200s", "3600s", "7200s"],
-  ])("keeps a snapshot from before the last %d h where it goes on", (historyHours, kept, interval, kept0_3) => {
-    const { snapshot, dbs } = JSON.parse(
-      configurationOf({ dbpath: DB, s3: URL, historyHours }, { continuous: { syncIntervalSeconds: 1 } }),
-    );
-    expect(snapshot).toEqual({ interval: "24h", retention: kept });
-    expect(dbs[0].replicas[0]).toMatchObject({ "snapshot-interval": interval, retention: kept0_3 });
-  });
+  ])(
+    "keeps a snapshot from before the last %d h where it goes on",
+    (historyHours, kept, interval, kept0_3) => {
+      const { snapshot, dbs } = JSON.parse(
+        configurationOf({ dbpath: DB, s3: URL, historyHours }, { continuous: { syncIntervalSeconds: 1 } }),
+      );
+      expect(snapshot).toEqual({ interval: "24h", retention: kept });
+      expect(dbs[0].replicas[0]).toMatchObject({ "snapshot-interval": interval, retention: kept0_3 });
+    },
+  );
 
   test("removes what is older, in a run of its own, in which it does not checkpoint either", () => {
     const configured = (snapshot: boolean) =>
