@@ -107,7 +107,7 @@ export type Beyond =
 /** The configuration is its stdin, and taken as it stands. */
 const CONFIGURED = ["-no-expand-env", "-config", "/dev/stdin"];
 
-/** Tigris has no path style for the buckets that were made since 2025; of the other stores nobody needs to be asked. */
+/** Tigris' own examples have the bucket in the host name (its documentation of the AWS SDKs); all others know path style. */
 const VIRTUAL_HOSTED =
   /^https?:\/\/(?:[^/]*\.)?(?:storage\.tigris\.dev|t3\.storage\.dev|t3\.tigrisfiles\.io)(?::\d+)?\/?$/i;
 

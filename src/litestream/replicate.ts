@@ -159,7 +159,7 @@ async function shareRun(
     const same =
       other.wanted.keepLocal === wanted.keepLocal &&
       other.wanted.takeOver === wanted.takeOver &&
-      other.job.s3 === job.s3 &&
+      (["s3", "endpoint", "region"] as const).every((name) => other.job[name] === job[name]) &&
       other.job.binary === job.binary &&
       other.job.env.AWS_ACCESS_KEY_ID === job.env.AWS_ACCESS_KEY_ID &&
       other.job.env.AWS_SECRET_ACCESS_KEY === job.env.AWS_SECRET_ACCESS_KEY;

@@ -40,8 +40,8 @@ export interface RestoreOptions {
   /**
    * Restores the state of that moment: what had arrived in the replica by the end of that second, by the store's clock. What
    * was committed by then, but replicated later, is not in it. A moment after the last upload gives the newest state; one
-   * before the first backup rejects. Where `replicate()` runs, litestream 0.5 keeps only steps of 30 s after five minutes, and
-   * both keep about a day: it is then the last step that is left from before. A `Date`, or ISO 8601 with a time zone such as
+   * before the first backup rejects. `historyHours` says how far back there is one. Where `replicate()` runs, litestream 0.5 keeps
+   * only steps of 30 s after five minutes: it is then the last step that is left from before. A `Date`, or ISO 8601 with a time zone such as
    * `2026-11-24T12:00:00Z`.
    *
    * Without `to` it takes the database back: the next replication makes this the newest state, and what came after it stays

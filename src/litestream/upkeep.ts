@@ -30,9 +30,20 @@ interface Proven {
 
 /** Whatever comes of it: what is proven stays so. Never rejects, and ends well before the deadline. */
 export async function tend(job: Job, dialect: Dialect, proven: Proven): Promise<void> {
+  let words: string | undefined;
+  try {
+    words = await tendTo(job, dialect, proven);
+  } catch (error) {
+    words = error instanceof CutShort ? "there was no time" : messageOf(error);
+  }
+  if (words !== undefined) job.logger.info({ s3: job.s3 }, `not now, but at a later shutdown: ${words}`);
+}
+
+/** @returns why not */
+async function tendTo(job: Job, dialect: Dialect, proven: Proven): Promise<string | undefined> {
   const { objects, written, copyMs, endsAt, signal } = proven;
   const copy = copySize(objects, written);
-  if (dialect.upkeep === undefined || copy === undefined) return;
+  if (dialect.upkeep === undefined || copy === undefined) return undefined;
   const { snapshot, before } = upkeepOf(objects, copy, job.historyHours * 3_600_000);
   const leftMs = endsAt - performance.now() - RESERVE_MS;
   const limitMs = Math.min(leftMs, 4 * copyMs + PATIENCE_MS);
@@ -40,13 +51,12 @@ export async function tend(job: Job, dialect: Dialect, proven: Proven): Promise<
   const retentionMs = before === undefined ? undefined : Date.now() - before + limitMs;
   const removes = retentionMs !== undefined && retentionMs > limitMs && leftMs > 4 * copyMs + REMOVAL_MS;
   const takesSnapshot = snapshot && leftMs > 2 * copyMs + SNAPSHOT_MS;
-  if (!removes && !takesSnapshot) return;
+  if (!removes && !takesSnapshot) return undefined;
   const what = removes ? "older objects are removed from the replica" : "a snapshot goes up";
   job.logger.info({ s3: job.s3, objects: objects.length }, `${what}, for the boots to come`);
-  const words = await withLimit(limitMs / 1000, signal, (limit) =>
+  return await withLimit(limitMs / 1000, signal, (limit) =>
     removes ? removeOlder(job, dialect, { retentionMs, snapshot }, limit) : takeSnapshot(job, dialect, limit),
-  ).catch((error: unknown) => (error instanceof CutShort ? "there was no time" : messageOf(error)));
-  if (words !== undefined) job.logger.info({ s3: job.s3 }, `not now, but at a later shutdown: ${words}`);
+  );
 }
 
 /** @returns why not */

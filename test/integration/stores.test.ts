@@ -52,3 +52,26 @@ test("no configuration is left, neither by a call nor by one that was killed bef
   expect(await config.replicateOnce({ timeoutSeconds: 30, keepLocal: true })).toMatchObject({ ok: true });
   expect(configurations()).toEqual(["other.sqlite.litestream-config-0123456789abcdef"]);
 });
+
+test("two calls at once for one database and two stores are two runs", async () => {
+  const url = "s3://backups/stores/two.db";
+  const here = setUp(url, { endpoint: `http://127.0.0.1:${s3.port}` });
+  await writeRows(here.config.dbpath, 30);
+  const { folder } = here.config;
+  const elsewhere = setUp(url, { folder, endpoint: `http://127.0.0.1:${await freePort()}` });
+  const [first, second] = await Promise.all([
+    here.config.replicateOnce({ timeoutSeconds: 40, keepLocal: true }),
+    elsewhere.config.replicateOnce({ timeoutSeconds: 5, keepLocal: true }),
+  ]);
+  expect(first).toMatchObject({ ok: true });
+  expect(second).toMatchObject({ ok: false });
+});
+
+test("a region that is not the store's: rejects, and says so", async ({ skip }) => {
+  skip(!s3.checksSignatures, "fauxqs accepts any region: runs on versitygw in the matrix");
+  const store = { endpoint: `http://127.0.0.1:${s3.port}`, region: "eu-central-9" };
+  const { config } = setUp("s3://backups/stores/region.db", store);
+  const error = await config.restore({ timeoutSeconds: 20 }).catch((reason: unknown) => reason);
+  expect(error).toBeInstanceOf(RestoreError);
+  expect((error as RestoreError).message).toMatch(/region/i);
+});

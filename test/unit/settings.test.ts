@@ -315,6 +315,86 @@ describe("what each setting may be", () => {
   });
 
   test.each([
+    ["a name", "https://s3.example.com"],
+    ["an address and a port", "http://127.0.0.1:9000"],
+    ["IPv6", "http://[::1]:9000"],
+    ["a slash at the end", "https://s3.example.com/"],
+    ["a path before the buckets", "https://gateway.example.com/s3"],
+    ["200 characters", filled("https://s3.", 200, ".com")],
+  ])("endpoint: %s", (_, endpoint) => {
+    expect(create({ ...REQUIRED, endpoint }).endpoint).toBe(endpoint);
+    expect(create(REQUIRED, { env: { REPLICA_ENDPOINT: endpoint } }).endpoint).toBe(endpoint);
+  });
+
+  test.each([
+    ["201 characters", filled("https://s3.", 201, ".com"), "200 characters at most"],
+    ["no scheme", "s3.example.com", "must look like https://host"],
+    ["another scheme", "s3://s3.example.com", "must look like https://host"],
+    ["no host", "https://", "must look like https://host"],
+    ["a port that is none", "http://127.0.0.1:99999", "must look like https://host"],
+    ["parameters", "https://s3.example.com?region=x", "without a bucket or parameters"],
+    ["a fragment", "https://s3.example.com/#x", "without a bucket or parameters"],
+    ["a space", "https://s3.example .com", "must look like https://host"],
+    ["credentials", "https://AKID:hUsHhUsH@s3.example.com", "must not carry credentials"],
+    ["a newline", "https://s3.example.com\n", "control character"],
+  ])("not endpoint: %s", (_, endpoint, problem) => {
+    const error = errorOf({ ...REQUIRED, endpoint });
+    expect(error.issues).toEqual([{ name: "REPLICA_ENDPOINT", problem: expect.stringContaining(problem) }]);
+    expect(inspect(error)).not.toContain("hUsHhUsH");
+  });
+
+  test("neither endpoint nor region may have the secret in it", () => {
+    const token = "sEcReTgivenAtLength";
+    const settings = { ...REQUIRED, token, endpoint: `https://${token}.example.com`, region: token };
+    const error = errorOf(settings);
+    expect(namesIn(error)).toEqual(["REPLICA_ENDPOINT", "REPLICA_REGION"]);
+    expect(inspect(error)).not.toContain(token);
+  });
+
+  test.each(["auto", "eu-central-1", "garage", "US", "x".repeat(50)])("region: %s", (region) => {
+    expect(create({ ...REQUIRED, region }).region).toBe(region);
+    expect(create(REQUIRED, { env: { REPLICA_REGION: region } }).region).toBe(region);
+  });
+
+  test.each(["eu central", "eu_central", "a/b", "x".repeat(51), "ü"])("not region: %s", (region) => {
+    expect(errorOf({ ...REQUIRED, region }).issues).toEqual([
+      { name: "REPLICA_REGION", problem: expect.stringContaining("must be a region's name") },
+    ]);
+  });
+
+  test("without an address or a region there is none", () => {
+    const env = { REPLICA_ENDPOINT: "", REPLICA_REGION: "" };
+    expect(create({ ...REQUIRED, endpoint: "", region: "" }, { env })).toMatchObject({
+      endpoint: undefined,
+      region: undefined,
+    });
+  });
+
+  test.each([
+    [0, 0],
+    [0.5, 0.5],
+    ["72", 72],
+    ["1.5", 1.5],
+    [876_000, 876_000],
+    ["", 24],
+    [undefined, 24],
+  ])("historyHours: %o", (given, expected) => {
+    const env = { REPLICA_HISTORY_HOURS: given === undefined ? undefined : String(given) };
+    expect(create(REQUIRED, { env }).historyHours).toBe(expected);
+    if (typeof given === "number")
+      expect(create({ ...REQUIRED, historyHours: given }).historyHours).toBe(given);
+  });
+
+  test.each([-1, Number.NaN, Number.POSITIVE_INFINITY, 876_001, "24h", "-1", " 24", "1e3", "0x10", null, {}])(
+    "not historyHours: %o",
+    (historyHours) => {
+      expect(errorOf({ ...REQUIRED, historyHours } as object).issues).toEqual([
+        { name: "REPLICA_HISTORY_HOURS", problem: "must be a number of hours, 0 to 876000" },
+      ]);
+    },
+  );
+
+  test.each([
     ["50 characters", filled("a", 50, ".sqlite")],
     ["one letter", "a.db"],
     ["more than 20 letters", `${"abcde".repeat(5)}.db`],
