@@ -1,3 +1,4 @@
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import type { ConfigOptions, ConfigS3 } from "../../src/index.ts";
 import { objectsOf, restorePlan } from "../../src/litestream/dialect.ts";
@@ -72,17 +73,30 @@ describe.skipIf(IS_0_3)(`upkeep${IS_0_3 ? " (skipped: on 0.3 a boot reads one co
     expect(rowsIn(await config.restore())).toBe(ROWS + 7);
   });
 
-  test("what is older than the history goes", async () => {
+  test("what is older than the history goes, and each state within it can still be restored", async () => {
     const url = replicaUrl(s3.port, "upkeep/old.db");
-    const { config } = await live(url, { historyHours: 0 });
-    let lives = 1;
-    // A removal leaves what is as young as itself: a few seconds, in which there are some lives.
-    for (; (await replicaOf(config)).uploads === lives; lives += 1) {
-      expect(lives, "lives without a removal").toBeLessThan(40);
-      await live(url, { historyHours: 0 });
+    const seconds = 10;
+    const states: { at: Date; rows: number }[] = [];
+    let config: ConfigS3;
+    do {
+      expect(states.length, "lives without a removal").toBeLessThan(50);
+      ({ config } = await live(url, { historyHours: seconds / 3600 }));
+      const at = new Date();
+      states.push({ at, rows: ROWS + states.length });
+      // The store's times are whole seconds: the next upload comes in a later one.
+      while (Math.floor(Date.now() / 1000) === Math.floor(at.getTime() / 1000))
+        await new Promise((done) => setTimeout(done, 20));
+    } while ((await replicaOf(config)).uploads === states.length);
+
+    const since = Number(states.at(-1)?.at) - seconds * 1000;
+    const within = states.filter(({ at }) => at.getTime() >= since);
+    expect(within.length).toBeGreaterThan(1);
+    for (const { at, rows } of within) {
+      const to = join(tempFolder(), "then.sqlite");
+      expect(rowsIn(await config.restore({ to, timestamp: at }))).toBe(rows);
     }
-    expect(rowsIn(await config.restore())).toBe(ROWS + lives - 1);
-  }, 120_000);
+    expect(rowsIn(await config.restore())).toBe(states.at(-1)?.rows);
+  }, 180_000);
 
   test.each<[string, Fault]>([
     ["is refused", { status: 403 }],
