@@ -182,8 +182,12 @@ describe("timestamp", () => {
 
   test.runIf(!IS_0_3)("objects that are missing before it are no older state in its place", async () => {
     const { url, path, first, second } = await threeLives();
-    const middle = (await s3.keys(path)).find((key) => key.includes("0000000000000002-0000000000000002"));
-    await s3.expire(middle ?? "");
+    // The snapshot of the last life would do without the middle.
+    const lost = (await s3.keys(path)).filter((key) =>
+      /\/0009\/|0000000000000002-0000000000000002/.test(key),
+    );
+    expect(lost.length).toBeGreaterThan(0);
+    for (const key of lost) await s3.expire(key);
     const error = await rejection(rowsOf(url, { timestamp: new Date() }));
     expect(error.reason).toBe("failed");
     expect(error.message).toMatch(
