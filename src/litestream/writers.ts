@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, statSync } from "node:fs";
+import { closeSync, openSync, readdirSync, readFileSync, readSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { litestreamFolder } from "../database-files.ts";
 import { messageOf } from "../errors.ts";
@@ -65,10 +65,34 @@ export function hasMovedOn(dbpath: string, known: Position, { position, copies }
   if (Object.entries(position).some(([part, end]) => end > (known[part] ?? ""))) return true;
   const folder = litestreamFolder(dbpath);
   return [...copies].some(([name, size]) => {
-    const own = statSync(join(folder, name), { throwIfNoEntry: false })?.size;
-    // After a power cut a file may be empty.
-    return own !== undefined && own > 0 && own !== size;
+    const path = join(folder, name);
+    const own = statSync(path, { throwIfNoEntry: false })?.size;
+    // What a full disk or a power cut has left of a file says nothing of another machine.
+    return own !== undefined && own !== size && isWhole(path, own);
   });
+}
+
+const HEADER = 100;
+/** The end of the index of pages, its size, and two checksums. */
+const TRAILER = 1 + 8 + 16;
+
+/** Whether an LTX file has its beginning and its end (github.com/superfly/ltx, seen with 0.5.10 and 0.5.17). */
+function isWhole(path: string, size: number): boolean {
+  if (size < HEADER + TRAILER) return false;
+  try {
+    const fd = openSync(path, "r");
+    try {
+      const [begin, end] = [Buffer.alloc(4), Buffer.alloc(TRAILER)];
+      readSync(fd, begin, 0, begin.length, 0);
+      readSync(fd, end, 0, end.length, size - end.length);
+      const index = end.readBigUInt64BE(1);
+      return begin.toString() === "LTX1" && end[0] === 0 && index > 0n && index < BigInt(size);
+    } finally {
+      closeSync(fd);
+    }
+  } catch {
+    return false; // litestream has removed it meanwhile
+  }
 }
 
 /** In words; `at` by the store's clock. */

@@ -22,6 +22,8 @@ describe.skipIf(IS_0_3)("on 0.5, objects of the backup vanish from the bucket", 
       await writeRows(app.config.dbpath, 10);
       expect(await app.config.timedReplicate(30)).toBe(true);
     }
+    // What the third life may have added for the boots to come would do without the rest.
+    for (const key of await s3.keys(path)) if (key.includes("/0009/")) await s3.expire(key);
     await app.config.restore();
     await writeRows(app.config.dbpath, 10);
     return { ...app, url };
