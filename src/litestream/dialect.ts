@@ -664,8 +664,9 @@ export interface Upkeep {
  * more, and no boot downloads much more than twice what the first did.
  */
 const LONGEST_PLAN = 2.5;
-/** In copies of the database: removing downloads and uploads about one each itself. */
+/** In copies of the database: removing downloads and uploads about one each itself. And as a share of what stays. */
 const WORTH_REMOVING = 2;
+const SHARE_REMOVED = 0.5;
 
 /**
  * @param objects all of the replica, after this call's proof
@@ -684,9 +685,10 @@ export function upkeepOf(objects: readonly ReplicaObject[], copy: number, histor
     ({ level, created }) =>
       before !== undefined && created < before && (level === 0 || level === SNAPSHOT_LEVEL),
   );
+  const worth = Math.max(WORTH_REMOVING * copy, SHARE_REMOVED * (bytes(objects) - bytes(old)));
   return {
     snapshot: plan.length > 1 && bytes(plan) > LONGEST_PLAN * copy,
-    before: bytes(old) >= WORTH_REMOVING * copy ? before : undefined,
+    before: bytes(old) >= worth ? before : undefined,
   };
 }
 

@@ -756,6 +756,15 @@ describe("the objects of a replica on 0.5", () => {
       [object(0, 1, 1), object(0, 2, 2), object(9, 1, 3), object(9, 1, 6)],
       3,
     ],
+    [
+      undefined,
+      "too little beside what stays",
+      [
+        ...[object(0, 1, 1), object(0, 2, 2), object(9, 1, 3)],
+        ...[4, 5, 6, 7, 8].map((n) => object(0, n, n)),
+      ],
+      5,
+    ],
     [undefined, "compacted objects do not count", [object(1, 1, 1), object(1, 2, 2), object(9, 1, 3)], 0],
   ])("what is before %s may go: %s", (before, _, objects, historyMs) => {
     expect(upkeepOf(objects, 100, historyMs).before).toBe(before);
@@ -776,7 +785,7 @@ describe("the objects of a replica on 0.5", () => {
 
   test.each([
     ["none", 0, 11],
-    ["of 10 lives", 1000, 30],
+    ["of 10 lives", 1000, 35],
   ])("over 100 lives boots stay short and the bucket small, and history stays: %s", (_, historyMs, most) => {
     let objects: ReplicaObject[] = [];
     const states: { at: number; max: bigint }[] = [];
