@@ -1,5 +1,6 @@
 // How long timedReplicate takes beside the bare command line doing the same: `npm run bench -- LITESTREAM...` names the
-// executables; default: the npm package's. Prints the median of each, in ms, and their ratio.
+// executables; default: the npm package's. Prints the median of each, in ms, and their
+// ratio, and what the list takes by itself that goes before the first upload.
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -23,9 +24,10 @@ const binaries = named.length > 0 ? named : [createRequire(import.meta.url).reso
 const server = await startFauxqs({ port: 0, host: "127.0.0.1", logger: false });
 server.createBucket("bench");
 let urls = 0;
+const lastUrl = () => `s3://bench.localhost:${server.port}/${urls}.db`;
 const newUrl = () => {
   urls += 1;
-  return `s3://bench.localhost:${server.port}/${urls}.db`;
+  return lastUrl();
 };
 
 function withDatabase(work) {
@@ -76,20 +78,31 @@ const commandLine = (litestream, once05) =>
     });
   });
 
+/** What tells whether another machine has written, before the first upload: of a replica that was written to once. */
+const list = (litestream, once05) =>
+  timed(async () => {
+    const env = { AWS_ACCESS_KEY_ID: key, AWS_SECRET_ACCESS_KEY: token };
+    const args = once05 ? ["ltx", "-level", "all", lastUrl()] : ["wal", lastUrl()];
+    const [code] = await once(spawn(litestream, args, { env, stdio: "ignore" }), "exit");
+    if (code !== 0) throw new Error(`exit code ${code}`);
+  });
+
 const median = (values) => values.sort((a, b) => a - b)[Math.floor(values.length / 2)];
 
 for (const litestream of binaries) {
   const help = spawnSync(litestream, ["replicate", "-h"], { encoding: "utf8" });
   const once05 = /^\s+-once\b/m.test(help.stdout + help.stderr); // which stream depends on the version
   await library(litestream); // finds out what the binary is, once a process
-  const times = { library: [], commandLine: [] };
+  const times = { library: [], commandLine: [], list: [] };
   for (let run = 0; run < RUNS; run += 1) {
     times.library.push(await library(litestream));
     times.commandLine.push(await commandLine(litestream, once05));
+    times.list.push(await list(litestream, once05));
   }
-  const [ours, bare] = [median(times.library), median(times.commandLine)];
+  const [ours, bare, listing] = [times.library, times.commandLine, times.list].map(median);
+  const share = `of which the list before it ${listing.toFixed(0)} ms`;
   console.log(
-    `${litestream}: timedReplicate ${ours.toFixed(0)} ms, bare CLI ${bare.toFixed(0)} ms, ratio ${(ours / bare).toFixed(2)}`,
+    `${litestream}: timedReplicate ${ours.toFixed(0)} ms, ${share}, bare CLI ${bare.toFixed(0)} ms, ratio ${(ours / bare).toFixed(2)}`,
   );
 }
 await server.stop();

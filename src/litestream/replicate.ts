@@ -265,6 +265,9 @@ async function prove(
           { dbpath: job.dbpath },
           `litestream can't read its own folder, which goes: ${job.redact(words)}`,
         );
+        // Nothing else tells what this call has uploaded.
+        position = furthest(position, ownPosition(job.dbpath));
+        remember(job, dialect, position, true);
         removeLitestreamFolder(job.dbpath);
         copy = "due";
       }

@@ -1,4 +1,5 @@
-import { readdirSync } from "node:fs";
+import { readdirSync, truncateSync } from "node:fs";
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
 import type {
   ConfigS3,
@@ -204,6 +205,27 @@ describe.skipIf(MUTE)("what dies", () => {
     await writeRows(config.dbpath, 5);
     await until(async () => (await restorable(config.s3)) === 30);
   });
+
+  test.skipIf(IS_0_3)(
+    "litestream, which leaves damaged files: it begins anew, and that is no other machine",
+    async () => {
+      const { config } = setUp(replicaUrl(s3.port, "continuous/damaged.db"));
+      await writeRows(config.dbpath, 20);
+      const replication = await replicating(config);
+      for (const rows of [25, 30, 35]) {
+        await writeRows(config.dbpath, 5);
+        await until(async () => (await restorable(config.s3)) === rows);
+      }
+      process.kill(litestreamOf(config.folder), "SIGSTOP");
+      const level0 = join(config.folder, ".db.sqlite-litestream", "ltx", "0");
+      for (const name of readdirSync(level0)) truncateSync(join(level0, name), 200);
+      await writeRows(config.dbpath, 5);
+      process.kill(litestreamOf(config.folder), "SIGKILL");
+      await until(() => replication.status().restarts > 0 && replication.status().failingSince === undefined);
+      expect(await replication.stop({ timeoutSeconds: 40 })).toMatchObject({ ok: true });
+      expect(await restorable(config.s3)).toBe(40);
+    },
+  );
 
   test.each(["kill", "exit", "idle"] as const)(
     "the app (%s): litestream synchronises a last time, and ends; the next boot waits for that",
