@@ -205,18 +205,34 @@ function following0_3(): (line: string) => "synced" | "failing" | undefined {
 }
 
 /**
- * 0.5: it has read the database (`sync`), and what the replica has (`txid.replica`) is what was read. Every so often it says
- * that also without a commit, but not after an error in its reading.
+ * 0.5: it has read the database (`sync`, then `db sync` where that made a transaction), and what the replica has (`txid.replica`)
+ * is what was read. Every so often it says that also without a commit, but not after an error in its reading. Its reading and
+ * its uploads go on side by side: one may say that all is up while the other still makes the next transaction.
  */
 function following0_5(): (line: string) => "synced" | "failing" | undefined {
   let read = false;
+  let reading: string | undefined;
+  let made = "";
+  /** What must be up at least. */
+  let due = "";
   let wanted: string | undefined;
   return (line) => {
     if (SYNC_ERROR.test(line)) {
       read = false;
       return "failing";
     }
-    if (/^time=\S+ level=DEBUG msg=sync /.test(line)) read = true;
+    const [, begun, snapshot] =
+      /^time=\S+ level=DEBUG msg=sync (?:.* )?txid=([0-9a-f]{16})( .*\bsnap=true)?/.exec(line) ?? [];
+    if (begun !== undefined) {
+      read = true;
+      reading = begun;
+      // Without new pages there is no transaction, unless it is a whole copy.
+      due = snapshot === undefined ? made : begun;
+    }
+    if (/^time=\S+ level=DEBUG msg="db sync" (?:.* )?status=ok/.test(line) && reading !== undefined) {
+      made = reading;
+      due = reading;
+    }
     const [, has, goal] =
       /^time=\S+ level=\S+ msg="replica sync" .*\btxid\.replica=([0-9a-f]{16}) txid\.db=([0-9a-f]{16})/.exec(
         line,
@@ -225,7 +241,7 @@ function following0_5(): (line: string) => "synced" | "failing" | undefined {
     const [, uploaded] =
       /^time=\S+ level=\S+ msg="ltx file uploaded" .*\blevel=0 .*\bmaxTXID=([0-9a-f]{16})/.exec(line) ?? [];
     const reached = uploaded ?? has;
-    return read && reached !== undefined && reached === wanted ? "synced" : undefined;
+    return read && reached !== undefined && reached === wanted && reached >= due ? "synced" : undefined;
   };
 }
 

@@ -1137,6 +1137,24 @@ describe("what goes on says when all is up", () => {
     ]);
   });
 
+  // A history that the lives found: it uploads while it reads.
+  test("0.5: not while a whole copy is being made, nor before that is up", () => {
+    const copies = `${AT}DEBUG msg=sync ${system} txid=0000000000000005 offset=8608 snap=true reason="wal overwritten"`;
+    const made = `${AT}DEBUG msg="db sync" ${system} status=ok`;
+    const lines = [copies, goal(4, 4), made, goal(4, 4), goal(4, 5), uploaded(5), goal(5, 5)];
+    const not = undefined;
+    expect(heardBy("0.5.17", "0.5.10", lines)).toEqual([not, not, not, not, not, "synced", "synced"]);
+  });
+
+  test("0.5: nor before a transaction that it has made is up; a reading that found nothing makes none", () => {
+    const reads = (n: number) => `${AT}DEBUG msg=sync ${system} txid=000000000000000${n} offset=8608`;
+    const made = `${AT}DEBUG msg="db sync" ${system} status=ok`;
+    const lines = [reads(5), goal(4, 4), made, goal(4, 4), goal(4, 5), uploaded(5), reads(6), goal(5, 5)];
+    const not = undefined;
+    const up = "synced";
+    expect(heardBy("0.5.17", "0.5.10", lines)).toEqual([not, up, not, not, not, up, not, up]);
+  });
+
   test("0.5: not where it has not read the database since an error", () => {
     const error = `${AT}ERROR msg="sync error" ${system} error="disk I/O error"`;
     const compaction = `${AT}ERROR msg="compaction failed" ${system} error="EOF"`;
