@@ -22,8 +22,10 @@ export const ADVICE: Readonly<Record<FailureReason | "no-backup" | "still-changi
   timeout: "The store may be slow or silent: check the network, or allow more time.",
   credentials:
     "Check LITESTREAM_ACCESS_KEY_ID and LITESTREAM_SECRET_ACCESS_KEY, and what they are allowed to do in the bucket.",
-  bucket: "Check that the bucket in REPLICA_URL exists, in the region that is used.",
-  unreachable: "Check the network, the address in REPLICA_URL and whether the store is up.",
+  bucket:
+    "Check that the bucket in REPLICA_URL exists, and that REPLICA_REGION, where it is set, is its region.",
+  unreachable:
+    "Check the network, the address in REPLICA_ENDPOINT or REPLICA_URL, and whether the store is up.",
   "not-a-database": "Check DB_FOLDER and DB_SQLITE: they must name an SQLite database.",
   "no-backup":
     "Check REPLICA_URL, or pass { ifReplicaExists: true } where a first boot without a backup is fine.",

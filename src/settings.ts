@@ -18,7 +18,10 @@ export interface SettingsInput {
   db: string;
   /** The address of an S3-compatible store: `https://HOST`. Environment: `REPLICA_ENDPOINT`. Default: what the URL says, else AWS. */
   endpoint?: string | undefined;
-  /** The region of the bucket. Environment: `REPLICA_REGION`. Default: what the URL or `AWS_REGION` says, else litestream's `us-east-1`. */
+  /**
+   * The region of the bucket. Environment: `REPLICA_REGION`. Default: what the URL or `AWS_REGION` says, else litestream asks AWS,
+   * and takes `us-east-1` for another store (its s3/replica_client.go, the same in 0.3.14 and 0.5.17).
+   */
   region?: string | undefined;
   /**
    * How far back `restore({ timestamp })` can go at least, in hours; what is older may be removed from the replica, so that

@@ -93,7 +93,7 @@ export interface Replica {
   readonly s3: string;
   /** The store's address, `https://HOST`; default: what the URL says, else AWS. */
   readonly endpoint?: string | undefined;
-  /** The store's region; default: what the URL or the environment says, else litestream finds it out. */
+  /** The store's region; default: what the URL or the environment says, else litestream asks AWS, or takes `us-east-1`. */
   readonly region?: string | undefined;
   /** How far back a restore must be able to go. */
   readonly historyHours: number;

@@ -70,8 +70,9 @@ test("two calls at once for one database and two stores are two runs", async () 
 test("a region that is not the store's: rejects, and says so", async ({ skip }) => {
   skip(!s3.checksSignatures, "fauxqs accepts any region: runs on versitygw in the matrix");
   const store = { endpoint: `http://127.0.0.1:${s3.port}`, region: "eu-central-9" };
-  const { config } = setUp("s3://backups/stores/region.db", store);
-  const error = await config.restore({ timeoutSeconds: 20 }).catch((reason: unknown) => reason);
-  expect(error).toBeInstanceOf(RestoreError);
-  expect((error as RestoreError).message).toMatch(/region/i);
+  const { config } = setUp("s3://backups/stores/elsewhere.db", store);
+  const said = { reason: "bucket", message: expect.stringMatching(/eu-central-9.*Check .*REPLICA_REGION/s) };
+  await expect(config.restore({ timeoutSeconds: 20 })).rejects.toMatchObject(said);
+  await writeRows(config.dbpath, 5);
+  expect(await config.replicateOnce({ timeoutSeconds: 20 })).toMatchObject({ ok: false, ...said });
 });
