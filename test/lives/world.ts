@@ -572,6 +572,8 @@ class World {
         await this.#more(plan.rival.more, app);
         this.#mixed = true;
       }
+      // They begin while its litestream still runs.
+      if (life.end.how === "shutdown" && life.end.writer !== "none") this.#mixed = true;
     }
     if (plan.kill === undefined) return true;
     // What is not up yet when it is killed.
