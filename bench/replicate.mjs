@@ -8,6 +8,7 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
 import { startFauxqs } from "fauxqs";
 import Database from "libsql";
 import { ConfigS3 } from "litestream-s3";
@@ -30,7 +31,7 @@ const newUrl = () => {
   return lastUrl();
 };
 
-function withDatabase(work) {
+async function withDatabase(work) {
   const folder = mkdtempSync(join(tmpdir(), "litestream-s3-bench-"));
   const dbpath = join(folder, "db.sqlite");
   const db = new Database(dbpath);
@@ -41,7 +42,9 @@ function withDatabase(work) {
   for (let i = 0; i < ROWS; i += 1) insert.run();
   db.exec("COMMIT");
   db.close();
-  return work(folder, dbpath).finally(() => rmSync(folder, { recursive: true, force: true }));
+  // Within the second after a boot 0.3 waits for its end: not what a shutdown usually meets.
+  await sleep(1200);
+  return await work(folder, dbpath).finally(() => rmSync(folder, { recursive: true, force: true }));
 }
 
 async function timed(work) {
