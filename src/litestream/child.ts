@@ -177,6 +177,8 @@ export interface SupervisedOptions extends Pick<ChildOptions, "env" | "redact" |
   readonly log: number;
   /** A descriptor that the child keeps open for as long as it lives. */
   readonly keep: number | undefined;
+  /** Called before each look at the log: the lines to come were printed after the call before this. */
+  readonly onLook: () => void;
   /** Gets each line as it was printed, and as it may be shown. */
   readonly onLine: (line: string, shown: string) => void;
 }
@@ -232,6 +234,7 @@ export function startSupervised(
   const buffer = Buffer.alloc(64 * 1024);
   let position = 0;
   const follow = () => {
+    options.onLook();
     for (let bytes = -1; bytes !== 0; position += bytes) {
       bytes = readSync(log, buffer, 0, buffer.length, position);
       text.write(Buffer.from(buffer.subarray(0, bytes)));

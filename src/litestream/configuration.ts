@@ -35,7 +35,7 @@ export function startContinuous(
   job: Job,
   args: readonly string[],
   syncIntervalSeconds: number,
-  options: Pick<SupervisedOptions, "env" | "keep" | "onLine">,
+  options: Pick<SupervisedOptions, "env" | "keep" | "onLook" | "onLine">,
 ): Supervised {
   const stdin = nameless(job.dbpath, configurationOf(job, { continuous: { syncIntervalSeconds } }));
   try {

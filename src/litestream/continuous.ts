@@ -97,7 +97,10 @@ export interface Replication extends AsyncDisposable {
 const POLL_MS = 250;
 /** Longer than litestream takes to notice a commit, and to upload a little. */
 const SILENCE_MS = 10_000;
-/** A request that hangs never ends by itself, and never is one tried again: litestream is then started anew. Doubled each time. */
+/**
+ * A request that hangs never ends by itself, and never is one tried again: litestream is then started anew, and so is the
+ * whole copy with which it begins. Doubled each time.
+ */
 const PATIENCE_MS = 30_000;
 const MAX_PATIENCE_MS = 16 * 60_000;
 const MIN_BACKOFF_MS = 1000;
@@ -354,8 +357,16 @@ class Supervisor {
     const copied = !how.startsFresh && (this.#copyIsDue || hasLitestreamFolder(job.dbpath));
     if (how.startsFresh) removeLitestreamFolder(job.dbpath);
     else if (copied) {
-      const run = { anew: true, look: undefined, reading: undefined, signal };
-      const synced = await withTurn(signal, () => synchronise(job, dialect, run));
+      const seconds = this.#started ? this.#patienceMs / 1000 : undefined;
+      this.#patienceMs = Math.min(this.#patienceMs * 2, MAX_PATIENCE_MS);
+      const run = { anew: true, look: undefined, reading: undefined };
+      const synced = await withLimit(seconds, signal, (limit) =>
+        withTurn(limit, () => synchronise(job, dialect, { ...run, signal: limit })).then((synced) =>
+          "reason" in synced && limit.aborted
+            ? ({ reason: "timeout", words: `a whole copy was not up after ${seconds} s` } as const)
+            : synced,
+        ),
+      );
       if (signal.aborted) return cutFailure(job, signal, 0);
       if ("reason" in synced) {
         if (how.damaged.test(synced.words)) removeLitestreamFolder(job.dbpath);
@@ -369,7 +380,13 @@ class Supervisor {
     });
     const lines: string[] = [];
     const reading = how.reading?.(() => walSalt(job.dbpath));
-    const follow = continuous.following();
+    let latest = fingerprint(job.dbpath);
+    let before = latest;
+    const onLook = () => {
+      before = latest;
+      latest = fingerprint(job.dbpath);
+    };
+    const follow = continuous.following({ now: () => fingerprint(job.dbpath), before: () => before });
     let synced = false;
     let over = false;
     this.#pendingSince = performance.now();
@@ -387,13 +404,13 @@ class Supervisor {
         const end = failure(job, reason === "no-backup" ? "failed" : reason, words);
         if (!this.#started && FINAL.has(end.reason)) cut(end);
         this.#fail(end);
-      } else if (heard === "synced") {
+      } else if (heard !== undefined) {
         const read = synced || reading === undefined ? "whole" : reading.end();
         this.#copyIsDue = read !== "whole" && !(copied && read === "added");
         if (this.#copyIsDue) return cut(failure(job, "failed", "litestream did not begin with a whole copy"));
         synced = true;
         if (how.startsFresh) position = this.#own(dialect, position);
-        this.#synced();
+        this.#synced(heard.synced);
       }
     };
     const mute = () => {
@@ -405,6 +422,7 @@ class Supervisor {
     const child = startContinuous(job, continuous.args, this.#syncIntervalSeconds, {
       env: { ...job.env, ...env },
       keep,
+      onLook,
       onLine,
     });
     this.#setRunning(true);
@@ -456,12 +474,11 @@ class Supervisor {
     this.#since = new Date();
   }
 
-  #synced(): void {
+  #synced(covered: Fingerprint | undefined): void {
     this.#lastSync = new Date();
     this.#pendingSince = undefined;
     this.#patienceMs = PATIENCE_MS;
-    // A commit of the last moment may be in this look, although litestream has not read it: the next change tells.
-    this.#covered = fingerprint(this.#job.dbpath);
+    this.#covered = covered;
     if (!this.#started) {
       this.#started = true;
       this.#failingSince = undefined;
@@ -486,7 +503,8 @@ class Supervisor {
     const look = fingerprint(this.#job.dbpath);
     if (look !== undefined && !sameFingerprint(look, this.#covered)) this.#pendingSince ??= performance.now();
     if (this.#pendingSince === undefined || !this.#started) return;
-    const silentMs = performance.now() - this.#pendingSince - this.#syncIntervalSeconds * 1000;
+    // That nothing is left to upload, 0.5.17 says at every second interval.
+    const silentMs = performance.now() - this.#pendingSince - 2 * this.#syncIntervalSeconds * 1000;
     if (silentMs < SILENCE_MS) return;
     const words = `nothing has gone up for ${Math.round(silentMs / 1000)} s, although there is something to replicate`;
     const end = failure(this.#job, "timeout", words);

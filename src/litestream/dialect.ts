@@ -42,8 +42,8 @@ export interface Dialect {
     readonly args: readonly string[];
     /** The first line of one that does not say when it has uploaded. */
     readonly mute: RegExp;
-    /** Follows what it says, with or without secrets. */
-    readonly following: () => (line: string) => "synced" | "failing" | undefined;
+    /** Follows what it says, with or without secrets. `look` takes a look at the database's files. */
+    readonly following: <Look>(look: Looks<Look>) => (line: string) => Heard<Look> | "failing" | undefined;
   };
   readonly env: Environment;
   /** What makes the boots to come faster, and the bucket smaller; `undefined` where nothing is known to. */
@@ -74,6 +74,19 @@ export interface Dialect {
   };
   /** Whether a backup made by another dialect can be invisible to it; what to tell the user. */
   readonly blindTo?: string;
+}
+
+/** Looks at the files of the database, by which a commit shows. */
+interface Looks<Look> {
+  /** Taken now. */
+  readonly now: () => Look;
+  /** Taken before litestream said what is heard now. */
+  readonly before: () => Look;
+}
+
+/** All that litestream has read is in the replica; every commit that shows in this look is. */
+interface Heard<Look> {
+  readonly synced: Look;
 }
 
 /** What a look at the replica shows. */
@@ -196,11 +209,14 @@ const DAMAGED =
 /** The error of a synchronisation; 0.3.12 and later, and 0.5. Its errors in removing or compacting old objects don't count. */
 const SYNC_ERROR = /^time=\S+ level=ERROR msg="(?:monitor|sync) error" /;
 
-/** 0.3: each upload is named; where nothing is left to upload, it says nothing. */
-function following0_3(): (line: string) => "synced" | "failing" | undefined {
+/**
+ * 0.3: each upload is named; where nothing is left to upload, it says nothing. Nor when it has read what it uploads: a commit
+ * that comes between the two can be in the look, and shows as missing only with the next one.
+ */
+function following0_3<Look>({ now }: Looks<Look>): (line: string) => Heard<Look> | "failing" | undefined {
   return (line) => {
     if (SYNC_ERROR.test(line)) return "failing";
-    return /^time=\S+ level=INFO msg="wal segment written" db=/.test(line) ? "synced" : undefined;
+    return /^time=\S+ level=INFO msg="wal segment written" db=/.test(line) ? { synced: now() } : undefined;
   };
 }
 
@@ -209,9 +225,12 @@ function following0_3(): (line: string) => "synced" | "failing" | undefined {
  * is what was read. Every so often it says that also without a commit, but not after an error in its reading. Its reading and
  * its uploads go on side by side: one may say that all is up while the other still makes the next transaction.
  */
-function following0_5(): (line: string) => "synced" | "failing" | undefined {
+function following0_5<Look>({ before }: Looks<Look>): (line: string) => Heard<Look> | "failing" | undefined {
   let read = false;
   let reading: string | undefined;
+  // From before it began to read, which is after that line; and of the last that has come to its end.
+  let look = before();
+  let lookRead = look;
   let made = "";
   /** What must be up at least. */
   let due = "";
@@ -224,6 +243,9 @@ function following0_5(): (line: string) => "synced" | "failing" | undefined {
     const [, begun, snapshot] =
       /^time=\S+ level=DEBUG msg=sync (?:.* )?txid=([0-9a-f]{16})( .*\bsnap=true)?/.exec(line) ?? [];
     if (begun !== undefined) {
+      // The one before has made no transaction, or has shown above.
+      if (read) lookRead = look;
+      look = before();
       read = true;
       reading = begun;
       // Without new pages there is no transaction, unless it is a whole copy.
@@ -232,6 +254,7 @@ function following0_5(): (line: string) => "synced" | "failing" | undefined {
     if (/^time=\S+ level=DEBUG msg="db sync" (?:.* )?status=ok/.test(line) && reading !== undefined) {
       made = reading;
       due = reading;
+      lookRead = look;
     }
     const [, has, goal] =
       /^time=\S+ level=\S+ msg="replica sync" .*\btxid\.replica=([0-9a-f]{16}) txid\.db=([0-9a-f]{16})/.exec(
@@ -241,7 +264,8 @@ function following0_5(): (line: string) => "synced" | "failing" | undefined {
     const [, uploaded] =
       /^time=\S+ level=\S+ msg="ltx file uploaded" .*\blevel=0 .*\bmaxTXID=([0-9a-f]{16})/.exec(line) ?? [];
     const reached = uploaded ?? has;
-    return read && reached !== undefined && reached === wanted && reached >= due ? "synced" : undefined;
+    const isUp = read && reached !== undefined && reached === wanted && reached >= due;
+    return isUp ? { synced: lookRead } : undefined;
   };
 }
 

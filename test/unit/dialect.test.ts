@@ -1102,10 +1102,17 @@ describe("complaintOf", () => {
 
 // Recorded: `replicate -config` in continuous use, 0.3.13, 0.5.10 and 0.5.17.
 describe("what goes on says when all is up", () => {
-  const heardBy = (commands: keyof typeof COMMANDS, help: keyof typeof REPLICATE_HELP, lines: string[]) => {
-    const follow = dialectOf(commands, help).continuous?.following();
-    return lines.map((line) => follow?.(line));
+  // Each line's number stands for the look from before it, and its negative for one taken when it is heard.
+  const looksBy = (commands: keyof typeof COMMANDS, help: keyof typeof REPLICATE_HELP, lines: string[]) => {
+    let at = 0;
+    const follow = dialectOf(commands, help).continuous?.following({ now: () => -at, before: () => at });
+    return lines.map((line) => {
+      at += 1;
+      return follow?.(line);
+    });
   };
+  const heardBy = (...args: Parameters<typeof looksBy>) =>
+    looksBy(...args).map((heard) => (typeof heard === "object" ? "synced" : heard));
   const AT = "time=2026-11-25T08:03:15.644Z level=";
 
   test("0.3.13: at each upload of the WAL, not at the snapshot before it", () => {
@@ -1153,6 +1160,23 @@ describe("what goes on says when all is up", () => {
     const not = undefined;
     const up = "synced";
     expect(heardBy("0.5.17", "0.5.10", lines)).toEqual([not, up, not, not, not, up, not, up]);
+  });
+
+  // CI found one: a commit just after the reading, and a store that was silent from then on, which nobody noticed.
+  test("0.5: covers what was there before it began to read, and what that has come to", () => {
+    const reads = (n: number) => `${AT}DEBUG msg=sync ${system} txid=000000000000000${n} offset=8608`;
+    const made = `${AT}DEBUG msg="db sync" ${system} status=ok`;
+    const lines = [reads(5), made, goal(4, 5), reads(6), uploaded(5), made, goal(5, 6), uploaded(6)];
+    const not = undefined;
+    // The upload of the fifth says nothing of the reading that has only begun.
+    const begun = [not, not, not, not, { synced: 1 }, not, not, { synced: 4 }];
+    expect(looksBy("0.5.17", "0.5.10", lines)).toEqual(begun);
+    const idle = [reads(5), goal(4, 4), reads(5), goal(4, 4)];
+    expect(looksBy("0.5.17", "0.5.10", idle)).toEqual([not, { synced: 0 }, not, { synced: 1 }]);
+    const error = `${AT}ERROR msg="monitor error" ${system} error="disk I/O error"`;
+    const failed = [reads(5), error, reads(5), goal(4, 4), reads(5), goal(4, 4)];
+    const after = [not, "failing", not, { synced: 0 }, not, { synced: 3 }];
+    expect(looksBy("0.5.17", "0.5.10", failed)).toEqual(after);
   });
 
   test("0.5: not where it has not read the database since an error", () => {

@@ -1,4 +1,4 @@
-import { closeSync, fstatSync, openSync, readFileSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { nameless } from "../../src/database-files.ts";
@@ -19,7 +19,7 @@ function hasEnded(pid: string | undefined): boolean {
 }
 
 /** A shell that runs the script, and what it has said. */
-function start(script: string) {
+function start(script: string, onLook = () => {}, onLine = (_: string) => {}) {
   const log = nameless(join(tempFolder(), "a.db"), "", "ax+");
   const stdin = openSync("/dev/null", "r");
   onTestFinished(() => closeSync(stdin));
@@ -32,7 +32,9 @@ function start(script: string) {
     keep: undefined,
     redact: redactor([SECRET]),
     logger: { debug: vi.fn(), info: vi.fn(), warn: vi.fn(), error: vi.fn() },
+    onLook,
     onLine: (line, redacted) => {
+      onLine(line);
       lines.push(line);
       shown.push(redacted);
     },
@@ -48,6 +50,24 @@ test("it says what both streams say, without secrets, also at its end, which com
   expect(lines).toEqual([`a ${SECRET}`, "b", "c"]);
   expect(shown).toEqual(["a [redacted]", "b", "c"]);
   expect(await child.ended).toEqual({ how: "exit code 7", startError: undefined });
+});
+
+test("a line was printed after the look but one before it", async () => {
+  const file = join(tempFolder(), "said");
+  writeFileSync(file, "0");
+  let latest = 0;
+  let before = 0;
+  const pairs: [before: number, line: number][] = [];
+  const script = `for i in $(seq 1 300); do echo $i; echo $i > "${file}"; sleep 0.005; done; read x <&3`;
+  const look = () => {
+    before = latest;
+    latest = Number(readFileSync(file, "utf8"));
+  };
+  const { child } = start(script, look, (line) => pairs.push([before, Number(line)]));
+  await until(() => pairs.length === 300);
+  await child.end(50_000);
+  expect(pairs.filter(([before, line]) => before >= line)).toEqual([]);
+  expect(before).toBeGreaterThan(0);
 });
 
 test("one that does not end is killed, and what it has started with it", async () => {
