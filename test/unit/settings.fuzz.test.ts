@@ -18,6 +18,9 @@ const NAMES = [
   "REPLICA_URL",
   "DB_FOLDER",
   "DB_SQLITE",
+  "REPLICA_ENDPOINT",
+  "REPLICA_REGION",
+  "REPLICA_HISTORY_HOURS",
 ];
 /** All that a litestream could read as a flag. */
 const FLAGS = /^-(?:once|force-snapshot|o|if-replica-exists|level|no-expand-env|config)$/;
@@ -81,6 +84,43 @@ const hostile = fc.oneof(
   ),
   fc.nat(3).map((n) => "x".repeat(10 ** (n + 2))),
 );
+/** No text at all, or an object that behaves badly. */
+const odd: fc.Arbitrary<unknown> = fc.oneof(
+  fc.anything({
+    withBigInt: true,
+    withDate: true,
+    withMap: true,
+    withNullPrototype: true,
+    withSet: true,
+    withTypedArray: true,
+  }),
+  fc.constantFrom<unknown>(
+    null,
+    undefined,
+    "",
+    Symbol(SECRET),
+    () => SECRET,
+    new String(SECRET),
+    Number.NaN,
+    [SECRET],
+    { toString: () => SECRET },
+    new URL("s3://bucket/x.db"),
+    new Proxy(
+      {},
+      {
+        get: () => {
+          throw new Error(SECRET);
+        },
+      },
+    ),
+  ),
+);
+const mostly = (text: fc.Arbitrary<string>): fc.Arbitrary<unknown> =>
+  fc.oneof({ weight: 9, arbitrary: text }, { weight: 1, arbitrary: odd });
+/** Else so many hostile settings would leave nothing to accept. */
+const rarely = (plain: string, text: fc.Arbitrary<string>): fc.Arbitrary<unknown> =>
+  fc.oneof({ weight: 3, arbitrary: fc.constant(plain) }, { weight: 1, arbitrary: mostly(text) });
+
 /** Text with hostile parts, most of it near to what is accepted. */
 const around = (head: fc.Arbitrary<string>, tail: fc.Arbitrary<string>) =>
   fc.tuple(head, hostile, tail).map((parts) => parts.join(""));
@@ -117,44 +157,31 @@ const folder = fc.oneof(
   around(fc.constantFrom("./", "data/", "-", "", "/data/"), fc.constantFrom("", "/")),
   hostile,
 );
+const endpoint = fc.oneof(
+  around(
+    fc.constantFrom(
+      "https://",
+      "http://",
+      "https://host",
+      "http://127.0.0.1:9000/",
+      "//",
+      `https://AKID:${SECRET}`,
+    ),
+    fc.constantFrom("", "host", ":9000", "@host", "/bucket", "?x=", "/"),
+  ),
+  hostile,
+);
+const region = fc.oneof(around(fc.constantFrom("", "eu-"), fc.constantFrom("", "central-1")), hostile);
+const hoursInFile = fc.oneof(
+  fc.oneof(fc.double(), fc.integer({ min: -1, max: 900_000 })).map(String),
+  fc.constantFrom("0x10", " 1", "1h", "1_0", "١"),
+  hostile,
+);
+const hours = fc.oneof(fc.double(), fc.integer({ min: -1, max: 900_000 }), mostly(hoursInFile));
 const secret = fc.oneof(
   around(fc.constantFrom(SECRET, `${SECRET}/`), fc.constantFrom("", "=")),
   fc.constant(`${SECRET}/${SECRET}+=`),
 );
-
-/** No text at all, or an object that behaves badly. */
-const odd: fc.Arbitrary<unknown> = fc.oneof(
-  fc.anything({
-    withBigInt: true,
-    withDate: true,
-    withMap: true,
-    withNullPrototype: true,
-    withSet: true,
-    withTypedArray: true,
-  }),
-  fc.constantFrom<unknown>(
-    null,
-    undefined,
-    "",
-    Symbol(SECRET),
-    () => SECRET,
-    new String(SECRET),
-    Number.NaN,
-    [SECRET],
-    { toString: () => SECRET },
-    new URL("s3://bucket/x.db"),
-    new Proxy(
-      {},
-      {
-        get: () => {
-          throw new Error(SECRET);
-        },
-      },
-    ),
-  ),
-);
-const mostly = (text: fc.Arbitrary<string>): fc.Arbitrary<unknown> =>
-  fc.oneof({ weight: 9, arbitrary: text }, { weight: 1, arbitrary: odd });
 
 const plain = {
   key: fc.constant(`AKID${SECRET}`),
@@ -169,6 +196,9 @@ const settings = fc.record(
     s3: fc.oneof(plain.s3, mostly(url)),
     folder: fc.oneof(fc.constant("data"), mostly(folder)),
     db: fc.oneof(fc.constant("a.db"), mostly(db)),
+    endpoint: rarely("https://host:9000", endpoint),
+    region: rarely("auto", region),
+    historyHours: fc.oneof(fc.constant(1), hours),
   },
   { requiredKeys: ["key", "token", "s3"] },
 );
@@ -182,6 +212,9 @@ const environment = fc
         REPLICA_URL: fc.oneof(plain.s3, mostly(url)),
         DB_FOLDER: mostly(folder),
         DB_SQLITE: mostly(db),
+        REPLICA_ENDPOINT: rarely("https://host:9000", endpoint),
+        REPLICA_REGION: rarely("auto", region),
+        REPLICA_HISTORY_HOURS: rarely("1", hoursInFile),
         PATH: mostly(hostile),
         LOG_LEVEL: mostly(hostile),
         LITESTREAM_BIN: mostly(hostile),
@@ -219,7 +252,7 @@ let accepted = 0;
 function expectSafe(config: ConfigS3 | undefined) {
   if (config === undefined) return;
   accepted += 1;
-  const { s3, folder: inside, db: name } = config;
+  const { s3, folder: inside, db: name, endpoint, region, historyHours } = config;
   expectNoSecret(config);
   expectNoSecret({ ...config });
   const dbpath = join(inside, name);
@@ -234,10 +267,19 @@ function expectSafe(config: ConfigS3 | undefined) {
   ]);
   for (const ifReplicaExists of [true, false])
     lists.push(restoreArgs(`${dbpath}.restore-1-0`, dbpath, { ifReplicaExists }));
-  const { dbs } = JSON.parse(configurationOf({ dbpath, s3, historyHours: 24 }));
-  expect(dbs).toEqual([
-    expect.objectContaining({ path: dbpath, replicas: [expect.objectContaining({ url: s3 })] }),
-  ]);
+  // What YAML may not have in a string is escaped: JSON reads it back.
+  const { dbs } = JSON.parse(configurationOf({ dbpath, s3, endpoint, region, historyHours }));
+  const [replica, ...others] = dbs[0].replicas;
+  expect([dbs.length, dbs[0].path, others]).toEqual([1, dbpath, []]);
+  expect([replica.url, replica.endpoint, replica.region]).toEqual([s3, endpoint, region]);
+  if (endpoint !== undefined) {
+    const { protocol, hostname, username, password, search, hash } = new URL(endpoint);
+    expect(protocol).toMatch(/^https?:$/);
+    expect(hostname).not.toBe("");
+    expect([username, password, search, hash]).toEqual(["", "", "", ""]);
+  }
+  if (region !== undefined) expect(region).toMatch(/^[\w-]+$/);
+  expect(historyHours >= 0 && historyHours <= 876_000).toBe(true);
   // The lists that people see make the folder: not just anywhere on this machine.
   if (`${inside}${sep}`.startsWith(`${temp}${sep}`) && folderCanBeMade(inside)) {
     expect(config.dbpath).toBe(dbpath);
@@ -359,7 +401,7 @@ test("the name of an env file", () => {
 });
 
 test("any content of the env file", () => {
-  const value = fc.oneof(secret, urlInFile, folder, db, hostile);
+  const value = fc.oneof(secret, urlInFile, folder, db, endpoint, region, hoursInFile, hostile);
   const line = fc
     .tuple(
       fc.constantFrom("", "export ", " ", "#", "\t"),
