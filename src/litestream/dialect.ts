@@ -243,7 +243,7 @@ function following0_5<Look>({ before }: Looks<Look>): (line: string) => Heard<Lo
     const [, begun, snapshot] =
       /^time=\S+ level=DEBUG msg=sync (?:.* )?txid=([0-9a-f]{16})( .*\bsnap=true)?/.exec(line) ?? [];
     if (begun !== undefined) {
-      // The one before has made no transaction, or has shown above.
+      // The one before has come to its end: without a transaction, or by its `db sync`.
       if (read) lookRead = look;
       look = before();
       read = true;

@@ -10,7 +10,7 @@ import type {
 import { startApp } from "../support/app.ts";
 import { holdersOf, litestreamOf, startContinuousApp, until } from "../support/continuous.ts";
 import { type Fault, startFaultProxy } from "../support/fault-proxy.ts";
-import { IS_0_3, LOGS_WAL_SEGMENTS } from "../support/litestream.ts";
+import { IS_0_3, MUTE } from "../support/litestream.ts";
 import { replicaUrl, type S3, startS3, TOKEN } from "../support/s3.ts";
 import { overtimeOf, setUp } from "../support/setup.ts";
 import { rowsIn, writeRows } from "../support/sqlite.ts";
@@ -20,9 +20,6 @@ beforeAll(async () => {
   s3 = await startS3();
 });
 afterAll(() => s3.stop());
-
-/** 0.3.9 does not say when it has uploaded. */
-const MUTE = IS_0_3 && !LOGS_WAL_SEGMENTS;
 
 async function replicating(config: ConfigS3, options: Partial<ContinuousOptions> = {}): Promise<Replication> {
   const replication = await config.replicate({ startTimeoutSeconds: 50, ...options });

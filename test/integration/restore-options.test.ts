@@ -21,7 +21,7 @@ import {
 } from "../../src/index.ts";
 import { until } from "../support/continuous.ts";
 import { startFaultProxy } from "../support/fault-proxy.ts";
-import { IS_0_3, LITESTREAM, LOGS_WAL_SEGMENTS } from "../support/litestream.ts";
+import { IS_0_3, LITESTREAM, MUTE } from "../support/litestream.ts";
 import { freePort, replicaUrl, type S3, startS3 } from "../support/s3.ts";
 import { type memoryLogger, setUp, tempFolder } from "../support/setup.ts";
 import { rowsIn, writeRows } from "../support/sqlite.ts";
@@ -159,7 +159,7 @@ describe("timestamp", () => {
     expect(rowsIn(config.dbpath)).toBe(11);
   });
 
-  test.skipIf(IS_0_3 && !LOGS_WAL_SEGMENTS)("within a life that replicates all the time", async () => {
+  test.skipIf(MUTE)("within a life that replicates all the time", async () => {
     const url = replicaUrl(s3.port, newPath());
     const { config } = setUp(url);
     await writeRows(config.dbpath, 10);

@@ -17,5 +17,7 @@ export const IS_0_3: boolean = /^\s+generations\s/m.test(
 /** Of 0.3: 0.3.12 – 0.3.14, which built from source do not say their version. */
 export const saysWhatIsUp = (file: string) => readFileSync(file).includes("wal segment written");
 export const LOGS_WAL_SEGMENTS: boolean = IS_0_3 && saysWhatIsUp(LITESTREAM);
+/** 0.3.9 does not say when it has uploaded: it is refused for `replicate()`. */
+export const MUTE: boolean = IS_0_3 && !LOGS_WAL_SEGMENTS;
 
 export const VERSION: string = spawnSync(LITESTREAM, ["version"], { encoding: "utf8" }).stdout.trim();
