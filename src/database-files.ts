@@ -19,6 +19,7 @@ import { open, readdir, readlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { FileSystemError, messageOf } from "./errors.ts";
+import { processState } from "./process-state.ts";
 
 // The database and its -shm are never opened in this process while they are in place: closing them would drop the POSIX
 // locks that the app's SQLite holds (sqlite.org/howtocorrupt.html, 2.2).
@@ -308,7 +309,7 @@ function asFileSystemError<T>(dbpath: string, action: () => T): T {
   }
 }
 
-const restoring = new Set<string>();
+const restoring = processState("restores under way", () => new Set<string>());
 
 /** A file of its own beside the database for one restore: neither a kill nor an orphan can put half a file in place. */
 export class RestoreTarget {

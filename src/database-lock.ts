@@ -6,10 +6,11 @@ import { basename, dirname } from "node:path";
 import { LitestreamError } from "./errors.ts";
 import { CutShort, pause } from "./litestream/limit.ts";
 import type { Logger } from "./logger.ts";
+import { processState } from "./process-state.ts";
 
 const POLL_MS = 50;
 /** The locks of this process, where the system has no abstract sockets. */
-const heldHere = new Set<string>();
+const heldHere = processState("locks", () => new Set<string>());
 
 /**
  * One at a time, over all processes of this machine, may replicate, remove or put into place a database. A litestream that

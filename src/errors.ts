@@ -12,6 +12,10 @@ export type FailureReason =
   | "not-a-database"
   /** Another machine has written to the replica since this one last knew it. */
   | "replica-moved"
+  /** The replica holds a backup that this machine has neither restored nor written: it is not replaced. */
+  | "foreign-backup"
+  /** Another process has the database open: it is not removed. */
+  | "in-use"
   /** The caller's `AbortSignal` ended the call. */
   | "aborted"
   /** Anything else: the message has litestream's own words. */
@@ -32,6 +36,9 @@ export const ADVICE: Readonly<Record<FailureReason | "no-backup" | "still-changi
   "still-changing": "Stop everything that writes to the database, and close it, before replicating.",
   "replica-moved":
     "To go on with the replica's, call delete() and restore(); to replace that with the database that is here, pass { takeOver: true }.",
+  "foreign-backup":
+    "If the backup is another app's, give this one a REPLICA_URL of its own. To go on with the backup, call delete() and restore(); to replace it with the database that is here, pass { takeOver: true }.",
+  "in-use": "Close the database in that process, or end that process, before replicating.",
   aborted: "The caller's AbortSignal asked for it.",
   failed: "The lines that litestream printed are in the log at level debug.",
 };

@@ -21,6 +21,7 @@ import {
   messageOf,
   ReplicationError,
 } from "../errors.ts";
+import { processState } from "../process-state.ts";
 import type { Position } from "../replica-record.ts";
 import { identifyBinary, type Job } from "./binary.ts";
 import { startContinuous } from "./configuration.ts";
@@ -118,7 +119,7 @@ const DISPOSE_SECONDS = 30;
 const MAX_LINES = 50;
 
 /** Those of this process, by database. */
-const underWay = new Map<string, Supervisor>();
+const underWay = processState("continuous replications", () => new Map<string, Supervisor>());
 
 /**
  * Replicates until it is stopped; resolves once the first synchronisation is in the replica.

@@ -1,6 +1,7 @@
 import { setMaxListeners } from "node:events";
 import { setImmediate, setTimeout as sleep } from "node:timers/promises";
 import { InvalidOptionError } from "../errors.ts";
+import { processState } from "../process-state.ts";
 
 /** setTimeout fires at once beyond this; it is 24.8 days. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
@@ -50,9 +51,11 @@ export async function withLimit<T>(
   }
 }
 
-let taken = 0;
-/** In the order of their coming; each is called when its turn has come. */
-const queue: (() => void)[] = [];
+const places = processState("places", () => ({
+  taken: 0,
+  /** In the order of their coming; each is called when its turn has come. */
+  queue: [] as (() => void)[],
+}));
 
 /**
  * Runs the work when its turn has come: first come, first served. Not to be nested: the inner call might wait for the
@@ -61,7 +64,7 @@ const queue: (() => void)[] = [];
  */
 export async function withTurn<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
   if (signal.aborted) throw signal.reason;
-  if (taken < PLACES) taken += 1;
+  if (places.taken < PLACES) places.taken += 1;
   else await turn(signal);
   try {
     // The signal may have come after the turn, before this line.
@@ -69,9 +72,9 @@ export async function withTurn<T>(signal: AbortSignal, work: () => Promise<T>): 
     return await work();
   } finally {
     // The place goes straight to the next one, so that no newcomer comes between.
-    const next = queue.shift();
+    const next = places.queue.shift();
     if (next) next();
-    else taken -= 1;
+    else places.taken -= 1;
   }
 }
 
@@ -82,13 +85,13 @@ function turn(signal: AbortSignal): Promise<void> {
       resolve();
     };
     const onAbort = () => {
-      const before = queue.indexOf(onTurn);
-      queue.splice(before, 1);
+      const before = places.queue.indexOf(onTurn);
+      places.queue.splice(before, 1);
       const { reason, cause } = signal.reason as CutShort;
       const words = `it waited for its turn behind ${PLACES + before} other calls (${PLACES} at a time run litestream in one process)`;
       reject(new CutShort(reason, cause, words));
     };
-    queue.push(onTurn);
+    places.queue.push(onTurn);
     signal.addEventListener("abort", onAbort, { once: true });
   });
 }

@@ -22,6 +22,7 @@ import {
   LitestreamUnsupportedError,
   messageOf,
 } from "../errors.ts";
+import { processState } from "../process-state.ts";
 import type { Position } from "../replica-record.ts";
 import { identifyBinary, type Job, type Litestream } from "./binary.ts";
 import { lookAtChain } from "./chain.ts";
@@ -86,7 +87,10 @@ const UNTOLD =
   "litestream did not say how it has read the database, as the versions do that this library knows, so that a commit may be missing";
 
 /** The runs under way, by database. */
-const running = new Map<string, { job: Job; wanted: Wanted; outcome: Promise<Outcome> }>();
+const running = processState(
+  "replications under way",
+  () => new Map<string, { job: Job; wanted: Wanted; outcome: Promise<Outcome> }>(),
+);
 
 /** What the caller wants besides the proof. */
 type Wanted = Readonly<Required<Pick<ReplicateOptions, "keepLocal" | "takeOver">>>;
