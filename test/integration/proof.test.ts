@@ -125,7 +125,7 @@ describe("nothing is deleted without the whole proof", () => {
       { litestream: fakeLitestream(wrapped) },
     );
     await writeRows(config.dbpath, 30, { after: "kill" });
-    expect(await config.timedReplicate(4)).toBe(false);
+    expect(await config.timedReplicate(8)).toBe(false);
     expect(log.at(50)).toEqual([expect.objectContaining({ reason: "still-changing" })]);
     expect(rowsIn(config.dbpath)).toBeGreaterThan(30);
   });
