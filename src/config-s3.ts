@@ -165,12 +165,18 @@ export class ConfigS3 {
   /**
    * Brings everything committed into the replica and deletes the local files.
    * @param timeoutSeconds how long it may take at most; it returns as soon as the proof is there
+   * @param options `takeOver`: goes on where the replica holds what this machine has neither restored nor written, which this
+   * database then replaces. Default: false, which answers false
    * @returns true: everything committed is in the replica and the local files are gone. false: not proven within
    * the time, the reason is logged at error level and the local database is still there
    * @throws DatabaseNotFoundError, LitestreamNotFoundError, LitestreamUnsupportedError, InvalidOptionError, FileSystemError
    */
-  async timedReplicate(timeoutSeconds: number): Promise<boolean> {
-    return await this.#prove({ timeoutSeconds });
+  async timedReplicate(
+    timeoutSeconds: number,
+    options: Pick<ReplicateOptions, "takeOver"> = {},
+  ): Promise<boolean> {
+    const { takeOver = false } = options;
+    return await this.#prove({ timeoutSeconds, takeOver });
   }
 
   /**

@@ -191,10 +191,11 @@ export function removeLeftovers(dbpath: string): void {
 }
 
 function removeCompanions(dbpath: string): void {
+  // First: a database that comes to be here afterwards is another one, of which it says nothing.
+  removeFile(recordFile(dbpath));
   for (const suffix of SIDECARS) removeFile(dbpath + suffix);
   removeLitestreamFolder(dbpath);
   removeConfigurations(dbpath);
-  removeFile(recordFile(dbpath));
   removeFile(`${recordFile(dbpath)}.tmp`);
   removeAbandonedRestores(dbpath);
 }
@@ -243,8 +244,6 @@ export const litestreamFolder = (dbpath: string) => join(dirname(dbpath), `.${ba
 
 /** What this machine knows of the replica. */
 export const recordFile = (dbpath: string) => join(dirname(dbpath), `.${basename(dbpath)}-litestream-s3`);
-
-export const hasRecord = (dbpath: string) => existsSync(recordFile(dbpath));
 
 /** Whether litestream has worked on the database before. */
 export function hasLitestreamFolder(dbpath: string): boolean {
@@ -337,14 +336,16 @@ export class RestoreTarget {
 
   /**
    * Moves the restored file into place, and never over an existing one. To be called with the database's lock.
+   * @param before called once nothing older is left: what must be there when the database is
    * @returns false where a database, or a part of one, has come to be there meanwhile
    */
-  async moveIntoPlace(): Promise<boolean> {
+  async moveIntoPlace(before: () => void): Promise<boolean> {
     // In one go, so that nothing comes between: a stale -wal must be gone before the file is there.
     if (this.#cleans) recoverDatabase(this.#dbpath);
     if (fileKind(this.#dbpath) !== "missing") return false;
     if (this.#cleans) removeLeftovers(this.#dbpath);
     else if (inTheWay(this.#dbpath) !== undefined) return false;
+    before();
     const placed = linkOrRename(this.path, this.#dbpath);
     if (placed) await syncFolder(dirname(this.#dbpath));
     return placed;

@@ -1,4 +1,5 @@
 import type { FailureReason } from "../errors.ts";
+import type { Format } from "../replica-place.ts";
 import type { Environment } from "../settings.ts";
 
 // Everything that litestream expects, prints and means by it. Where a fact comes from: litestream's source at each
@@ -6,6 +7,8 @@ import type { Environment } from "../settings.ts";
 
 /** How a successful replication shows on the installed litestream. */
 export interface Dialect {
+  /** Of the backups that it makes. */
+  readonly format: Format;
   /** What one replication looks like; `undefined` where litestream has no way to prove one. */
   readonly replicate?: {
     readonly args: readonly string[];
@@ -58,8 +61,6 @@ export interface Dialect {
   readonly list?: (dbpath: string) => string[];
   /** How far the replica has come; `undefined` where it can't tell. */
   readonly position?: {
-    /** Of the backup. */
-    readonly format: string;
     readonly args: (dbpath: string) => string[];
     /** Lists as much as tells, while litestream runs, whether another machine writes; default: all. */
     readonly briefArgs?: (dbpath: string) => string[];
@@ -270,6 +271,7 @@ function following0_5<Look>({ before }: Looks<Look>): (line: string) => Heard<Lo
 }
 
 const V0_3: Dialect = {
+  format: "0.3",
   replicate: {
     args: ["replicate", ...CONFIGURED],
     // ≤ 0.3.9: `/x/db.sqlite(s3): snapshot written GENERATION/INDEX`. Later: `time=… level=INFO msg="snapshot written" db=…`.
@@ -294,7 +296,7 @@ const V0_3: Dialect = {
     following: following0_3,
   },
   env: {},
-  position: { format: "0.3", args: (dbpath) => ["wal", ...CONFIGURED, dbpath], of: endsOf0_3 },
+  position: { args: (dbpath) => ["wal", ...CONFIGURED, dbpath], of: endsOf0_3 },
   // Not `generations`, which wants the database to be there.
   moment: { args: (dbpath) => ["wal", ...CONFIGURED, dbpath], of: stateOf0_3 },
   blindTo:
@@ -303,6 +305,7 @@ const V0_3: Dialect = {
 
 /** ≥ 0.5.6. At debug level it names every request, which tells a store that keeps failing from one that is silent. */
 const V0_5: Dialect = {
+  format: "0.5",
   replicate: {
     args: ["replicate", "-once", ...CONFIGURED],
     anew: ["replicate", "-once", "-force-snapshot", ...CONFIGURED],
@@ -327,7 +330,6 @@ const V0_5: Dialect = {
   env: { LOG_LEVEL: "debug" },
   list: (dbpath) => ["ltx", "-level", "all", ...CONFIGURED, dbpath],
   position: {
-    format: "0.5",
     args: (dbpath) => ["ltx", "-level", "all", ...CONFIGURED, dbpath],
     briefArgs: (dbpath) => ["ltx", "-level", "0", ...CONFIGURED, dbpath],
     of: endOf0_5,
@@ -337,6 +339,7 @@ const V0_5: Dialect = {
 
 /** 0.5.0 – 0.5.5: exit code 0 whatever happened, and no line on success. */
 const V0_5_WITHOUT_ONCE: Dialect = {
+  format: "0.5",
   env: {},
   list: (dbpath) => ["ltx", ...CONFIGURED, dbpath],
   moment: { args: (dbpath) => ["ltx", ...CONFIGURED, dbpath], of: stateOf0_5 },

@@ -33,12 +33,13 @@ import { tend } from "./upkeep.ts";
 import {
   afterTheOther,
   furthest,
-  hasMovedOn,
-  knownPosition,
+  knowledgeOf,
   lookAtReplica,
-  movedOn,
+  objectionTo,
   ownPosition,
   remember,
+  UNSEEN,
+  writeDown,
 } from "./writers.ts";
 
 export interface ReplicateOptions {
@@ -46,7 +47,10 @@ export interface ReplicateOptions {
   timeoutSeconds: number;
   /** Leaves the local files in place. Default: false. */
   keepLocal?: boolean;
-  /** Goes on where another machine has written to the replica meanwhile: its state is replaced by this one. Default: false. */
+  /**
+   * Goes on where another machine has written to the replica meanwhile, or where the database did not come from there: what the
+   * replica holds is replaced by this one. Default: false.
+   */
   takeOver?: boolean;
   /** Ends the call early, with the reason `aborted`. */
   signal?: AbortSignal;
@@ -78,7 +82,12 @@ type Failure = { ok: false; reason: ReplicateFailure; message: string };
 type Outcome = { ok: true } | Failure;
 
 /** What no second try mends. */
-export const FINAL: ReadonlySet<ReplicateFailure> = new Set(["credentials", "bucket", "not-a-database"]);
+export const FINAL: ReadonlySet<ReplicateFailure> = new Set([
+  "credentials",
+  "bucket",
+  "not-a-database",
+  "foreign-backup",
+]);
 
 const AHEAD =
   "the replica goes on after what was uploaded now, and a restore would take that: another machine has written to it, or " +
@@ -316,8 +325,9 @@ async function prove(
 }
 
 /**
- * Before the first upload: looks whether another machine has written to the replica since this one last knew it.
+ * Before the first upload: looks whether the replica holds what this machine does not know of.
  * @returns how far the replica has come; the failure where nothing may be uploaded; with the signal, what went wrong last
+ * @throws FileSystemError where what this machine knows can't be read
  */
 export async function admit(
   job: Job,
@@ -325,6 +335,7 @@ export async function admit(
   takeOver: boolean,
   signal: AbortSignal,
 ): Promise<Failure | { position: Position; last?: Failure | undefined }> {
+  const knowledge = knowledgeOf(job, dialect);
   let last: Failure | undefined;
   for (let wait = TICK_MS; !signal.aborted; wait = Math.min(wait * 2, LONGEST_PAUSE_MS)) {
     const seen = await lookAtReplica(job, dialect, signal);
@@ -337,19 +348,23 @@ export async function admit(
       await pause(wait, signal);
       continue;
     }
-    const { position = {}, at } = seen ?? {};
-    const known = knownPosition(job, dialect);
-    if (known !== undefined && seen !== undefined && hasMovedOn(job.dbpath, known, seen)) {
-      if (!takeOver) return failure(job, "replica-moved", movedOn(at));
-      job.logger.warn({ s3: job.s3 }, `${movedOn(at)}: taking over`);
+    const { position = {} } = seen ?? {};
+    const objection = seen && objectionTo(job.dbpath, knowledge, seen);
+    if (objection !== undefined && !takeOver) return failure(job, objection.reason, objection.words);
+    if ("stranger" in knowledge) {
+      try {
+        // What goes up from here must not be taken for a stranger's, however this call ends.
+        writeDown(job, dialect, { position, uploading: true });
+      } catch (error) {
+        last = failure(job, "failed", messageOf(error));
+        await pause(wait, signal);
+        continue;
+      }
+    } else if (knowledge.position === undefined) job.logger.warn({ s3: job.s3 }, UNSEEN);
+    if (objection !== undefined) {
+      job.logger.warn({ s3: job.s3 }, `${objection.words}: taking over`);
       // What litestream remembers is how it was before.
       removeLitestreamFolder(job.dbpath);
-      await afterTheOther(dialect, signal);
-    } else if (known === undefined && Object.keys(position).length > 0) {
-      job.logger.warn(
-        { s3: job.s3 },
-        "the replica holds a backup that this machine has neither restored nor written: it is replaced",
-      );
       await afterTheOther(dialect, signal);
     }
     return { position };

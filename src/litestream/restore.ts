@@ -1,6 +1,5 @@
 import {
   fileKind,
-  hasRecord,
   inTheWay,
   isEmpty,
   RestoreTarget,
@@ -17,11 +16,12 @@ import {
   messageOf,
   RestoreError,
 } from "../errors.ts";
+import { readRecords } from "../replica-record.ts";
 import { identifyBinary, type Job } from "./binary.ts";
 import type { Dialect } from "./dialect.ts";
 import { assertIntegrityCheck, download, type Failed } from "./download.ts";
 import { CutShort, pause, withLimit, withTurn } from "./limit.ts";
-import { afterTheOther, hasMovedOn, knownPosition, lookAtReplica, movedOn, remember } from "./writers.ts";
+import { afterTheOther, knowledgeOf, lookAtReplica, objectionTo, remember, writeDown } from "./writers.ts";
 
 export interface RestoreOptions {
   /** Resolves without touching it where the database exists. Default: false, which rejects. */
@@ -29,8 +29,8 @@ export interface RestoreOptions {
   /** Resolves without a file where the replica path holds no backup, as on a first boot. Default: false, which rejects. */
   ifReplicaExists?: boolean;
   /**
-   * With `ifDbNotExists`: goes on with the database that is here where another machine has written to the replica meanwhile;
-   * the next replication then replaces that. Default: false, which rejects.
+   * With `ifDbNotExists`: goes on with the database that is here where another machine has written to the replica meanwhile, or
+   * where the database did not come from there; the next replication then replaces that. Default: false, which rejects.
    */
   takeOver?: boolean;
   /** How long it may take at most, in seconds. Default: as long as litestream takes (0.5 tries an unreachable store for minutes). */
@@ -115,8 +115,17 @@ export async function restore(
 ): Promise<void> {
   const { dbpath, s3, logger } = job;
   const { moment, to, timeoutSeconds } = request;
-  const keepExisting = async (signal: AbortSignal) => {
-    if (!request.ifDbNotExists || fileKind(dbpath) === "missing") throw exists(dbpath, to);
+  /** With the lock: what another call is removing is not there any more, and what it has moved aside needs its -wal. */
+  const keepExisting = (signal: AbortSignal) =>
+    withDatabaseLock(job, signal, async () => {
+      if (to === undefined) recoverDatabase(dbpath);
+      if (to === undefined) removeLeftovers(dbpath);
+      if (fileKind(dbpath) === "missing") return false;
+      await assertKept(signal);
+      return true;
+    });
+  const assertKept = async (signal: AbortSignal) => {
+    if (!request.ifDbNotExists) throw exists(dbpath, to);
     if (fileKind(dbpath) === "other") {
       throw failure(
         job,
@@ -136,13 +145,7 @@ export async function restore(
   };
   let last: Failed | undefined;
   const restoreMissing = async (signal: AbortSignal) => {
-    // With the lock: what another call is removing is not there any more, and what it has moved aside needs its -wal.
-    const found = await withDatabaseLock(job, signal, () => {
-      if (to === undefined) recoverDatabase(dbpath);
-      if (to === undefined) removeLeftovers(dbpath);
-      return fileKind(dbpath) !== "missing";
-    });
-    if (found) return await keepExisting(signal);
+    if (await keepExisting(signal)) return;
     if (to !== undefined && inTheWay(dbpath) !== undefined) throw exists(dbpath, to);
     const whole = { ...job, binary: findBinary() };
     const litestream = await identifyBinary(whole.binary, { ...job, signal });
@@ -155,7 +158,12 @@ export async function restore(
     for (let wait = FIRST_PAUSE_MS; ; wait = Math.min(wait * 2, LONGEST_PAUSE_MS)) {
       const outcome = await tryOnce(whole, dialect, request, signal);
       if (outcome === "placed" || outcome === "no-backup") return;
-      if (outcome === "exists") return await keepExisting(signal);
+      if (outcome === "exists") {
+        if (await keepExisting(signal)) return;
+        // It is there for a `to`, or has gone again meanwhile.
+        if (to !== undefined) throw exists(dbpath, to);
+        continue;
+      }
       // One that was stopped without a word tells less than what went wrong before.
       if (!signal.aborted || outcome.reason !== "failed") last = outcome;
       if (signal.aborted) throw signal.reason;
@@ -199,17 +207,18 @@ async function tryOnce(
   try {
     // Before the restore: what another machine writes in between is then noticed. The newest position, also where an older
     // state is asked for: that is to replace what came after it.
-    const seen = isOwn ? await withTurn(signal, () => glance(job, signal)) : undefined;
+    const seen = isOwn ? (await withTurn(signal, () => glance(job, signal)))?.seen : undefined;
     const got = await withTurn(signal, () => download(job, dialect, target, request, signal));
     if ("reason" in got) return got;
     if (got.size === undefined) {
-      if (seen) remember(job, seen.dialect, seen.position, false);
+      if (seen) remember(job, dialect, seen.position, false);
       logger.info({ s3 }, "the replica holds no backup; nothing to restore");
       return "no-backup";
     }
-    const placed = await withDatabaseLock(job, signal, () => target.moveIntoPlace());
+    // Before the database is there: without it, this machine would be a stranger to its own backup, as after a kill in between.
+    const know = () => isOwn && writeDown(job, dialect, { position: seen?.position, uploading: false });
+    const placed = await withDatabaseLock(job, signal, () => target.moveIntoPlace(know));
     if (!placed) return "exists";
-    if (seen) remember(job, seen.dialect, seen.position, false);
     logger.info({ dbpath, bytes: got.size }, "restored");
     return "placed";
   } finally {
@@ -225,7 +234,7 @@ async function glance(job: Job, caller: AbortSignal) {
   return await withLimit(GLANCE_SECONDS, caller, async (signal) => {
     const { dialect } = await identifyBinary(job.binary, { ...job, signal });
     const seen = await lookAtReplica(job, dialect, signal);
-    return seen === undefined || "reason" in seen ? undefined : { ...seen, dialect };
+    return seen === undefined || "reason" in seen ? undefined : { seen, dialect };
   }).catch((error: unknown) => {
     if (error instanceof CutShort && !caller.aborted) return undefined;
     throw error;
@@ -233,8 +242,10 @@ async function glance(job: Job, caller: AbortSignal) {
 }
 
 /**
- * A machine that comes back with an old disk: its database may be older than the replica.
- * @throws RestoreError where another machine has written to the replica since, unless that is to be replaced
+ * A machine that comes back with an old disk, whose database may be older than the replica, or with one that did not come from
+ * there. To be called with the database's lock: what is known may change.
+ * @throws RestoreError where the replica holds what this machine does not know of, unless that is to be replaced
+ * @throws FileSystemError where what this machine knows can't be read, or written down
  */
 async function compareExisting(
   job: Omit<Job, "binary">,
@@ -243,34 +254,34 @@ async function compareExisting(
   signal: AbortSignal,
 ): Promise<void> {
   const { dbpath, s3, logger } = job;
-  // Built here, or from before there were records: nothing to compare.
-  if (!hasRecord(dbpath)) return;
-  let seen: Awaited<ReturnType<typeof glance>>;
+  readRecords(dbpath); // throws where it can't be read, also where the replica can't be
+  let glanced: Awaited<ReturnType<typeof glance>>;
   let whole: Job | undefined;
   try {
     const found = { ...job, binary: findBinary() };
     whole = found;
-    seen = await withTurn(signal, () => glance(found, signal));
+    glanced = await withTurn(signal, () => glance(found, signal));
   } catch (error) {
     logger.warn({ s3 }, messageOf(error));
   }
   // The time that is up is no reason not to start: the database is here.
   if (signal.aborted && (signal.reason as CutShort).reason === "aborted") throw signal.reason;
-  if (whole === undefined || seen === undefined) {
+  if (whole === undefined || glanced === undefined) {
     logger.warn(
       { dbpath, s3 },
       "the replica can't be looked at just now: if another machine has written to it, the database here is the older one",
     );
     return;
   }
-  const known = knownPosition(whole, seen.dialect);
-  if (known === undefined || !hasMovedOn(dbpath, known, seen)) return;
-  const words = movedOn(seen.at);
-  if (!takeOver) throw failure(job, "replica-moved", `the database is here, but ${words}`);
+  const { seen, dialect } = glanced;
+  const objection = objectionTo(dbpath, knowledgeOf(whole, dialect), seen);
+  if (objection === undefined) return;
+  const { reason, words } = objection;
+  if (!takeOver) throw failure(job, reason, `the database is here, but ${words}`);
   logger.warn({ s3 }, `${words}: taking over`);
+  writeDown(whole, dialect, { position: seen.position, uploading: false });
   removeLitestreamFolder(dbpath);
-  await afterTheOther(seen.dialect, signal);
-  remember(whole, seen.dialect, seen.position, false);
+  await afterTheOther(dialect, signal);
 }
 
 function failure(

@@ -1,8 +1,9 @@
 import { closeSync, openSync, readdirSync, readFileSync, readSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { litestreamFolder } from "../database-files.ts";
+import { litestreamFolder, recordFile } from "../database-files.ts";
 import { messageOf } from "../errors.ts";
-import { type Position, readRecord, writeRecord } from "../replica-record.ts";
+import { placeOf } from "../replica-place.ts";
+import { type Position, type ReplicaRecord, readRecords, writeRecord } from "../replica-record.ts";
 import type { Job } from "./binary.ts";
 import { startLitestream } from "./configuration.ts";
 import { type Complaint, complaintOf, type Dialect, type Seen } from "./dialect.ts";
@@ -37,17 +38,63 @@ export async function lookAtReplica(
     : { ...complaint, words: "the list of the replica's objects could not be read" };
 }
 
-/** What this machine knows of the replica; `undefined` where it has never restored from it, nor written to it. */
-export function knownPosition(job: Job, dialect: Dialect): Position | undefined {
-  const record = readRecord(job.dbpath, nameOf(job, dialect));
-  if (record === undefined || !record.uploading) return record?.position;
-  return furthest(record.position, ownPosition(job.dbpath));
+/**
+ * What this machine knows of the replica. `position`: how far that had come; `undefined` where it was restored from without
+ * a look at it. `stranger`: it has never restored from it, nor written to it, as far as anybody knows; why, in words.
+ */
+export type Knowledge = { readonly position: Position | undefined } | { readonly stranger: string };
+
+/** @throws FileSystemError where what is written down can't be read */
+export function knowledgeOf(job: Job, dialect: Dialect): Knowledge {
+  const { dbpath } = job;
+  const records = readRecords(dbpath);
+  if (records === "missing") {
+    return { stranger: "this machine has neither restored its database from that nor written to it" };
+  }
+  if (records === "damaged") {
+    return {
+      stranger: `the record ${recordFile(dbpath)} is damaged, so that it is unknown whether the backup is this machine's`,
+    };
+  }
+  const place = placeOf(job, dialect.format);
+  const record = records.find((one) => one.place === place);
+  if (record === undefined) {
+    return {
+      stranger: `this machine has neither restored its database from that nor written to it, but to another replica (${records[0]?.place})`,
+    };
+  }
+  const { position, uploading } = record;
+  return { position: uploading && position ? furthest(position, ownPosition(dbpath)) : position };
 }
 
-/** Remembers how far the replica has come. A full disk is no reason to stop: what it costs is said in the log. */
+/**
+ * Writes down how far the replica has come.
+ * @param lasting whether it must survive a power cut
+ * @throws FileSystemError
+ */
+export function writeDown(
+  job: Job,
+  dialect: Dialect,
+  state: Omit<ReplicaRecord, "place">,
+  lasting = true,
+): void {
+  const { dbpath } = job;
+  const records = readRecords(dbpath);
+  const place = placeOf(job, dialect.format);
+  const others = typeof records === "string" ? [] : records;
+  // What litestream keeps beside the database will soon tell of this replica, and not of another.
+  const settled = others.map((other) =>
+    other.uploading && other.position && other.place !== place
+      ? { ...other, position: furthest(other.position, ownPosition(dbpath)), uploading: false }
+      : other,
+  );
+  writeRecord(dbpath, { place, ...state }, settled, lasting);
+}
+
+/** The same where it is known already. A full disk is no reason to stop then: what it costs is said in the log. */
 export function remember(job: Job, dialect: Dialect, position: Position, uploading: boolean): void {
   try {
-    writeRecord(job.dbpath, { replica: nameOf(job, dialect), position, uploading });
+    writeDown(job, dialect, { position, uploading }, false);
   } catch (error) {
     const { dbpath } = job;
     job.logger.warn(
@@ -56,6 +103,26 @@ export function remember(job: Job, dialect: Dialect, position: Position, uploadi
     );
   }
 }
+
+/** Why this machine's database must not replace what the replica holds; `undefined`: it may. */
+export function objectionTo(
+  dbpath: string,
+  knowledge: Knowledge,
+  seen: Seen,
+): { reason: "replica-moved" | "foreign-backup"; words: string } | undefined {
+  if ("stranger" in knowledge) {
+    const holds = `the replica holds a backup${timeOf(seen.at)}`;
+    const isEmpty = Object.keys(seen.position).length === 0;
+    return isEmpty ? undefined : { reason: "foreign-backup", words: `${holds}, and ${knowledge.stranger}` };
+  }
+  const { position } = knowledge;
+  if (position === undefined || !hasMovedOn(dbpath, position, seen)) return undefined;
+  return { reason: "replica-moved", words: movedOn(seen.at) };
+}
+
+/** Where the replica was not looked at when it was restored from. */
+export const UNSEEN =
+  "how far the replica had come when this machine restored from it could not be told, so that it is unknown whether another machine has written to it since: it is replaced";
 
 /**
  * Whether the replica holds what this machine does not know of: something beyond what it knows, or an object of another size
@@ -97,9 +164,11 @@ function isWhole(path: string, size: number): boolean {
 
 /** In words; `at` by the store's clock. */
 export function movedOn(at: Date | undefined): string {
-  const when = at === undefined ? "" : ` (at ${at.toISOString().replace(".000Z", "Z")})`;
-  return `another machine has written to the replica${when} since this one last restored from it or wrote to it`;
+  return `another machine has written to the replica${timeOf(at)} since this one last restored from it or wrote to it`;
 }
+
+const timeOf = (at: Date | undefined) =>
+  at === undefined ? "" : ` (at ${at.toISOString().replace(".000Z", "Z")})`;
 
 /** The stores, and so litestream 0.3's restore, know a generation's time in whole seconds, and take either of two with the same. */
 export const BETWEEN_GENERATIONS_MS = 1100;
@@ -148,9 +217,4 @@ function textOf(file: string): string {
   } catch {
     return "";
   }
-}
-
-/** litestream 0.3 and 0.5 don't see each other's backups: to each it is another replica. */
-function nameOf({ s3, endpoint = "" }: Job, dialect: Dialect): string {
-  return `${dialect.position?.format} ${endpoint} ${s3}`;
 }
