@@ -139,10 +139,10 @@ describe.skipIf(MUTE)("it can't begin", () => {
     ["the store is silent", "stall", /^timeout$/],
     ["the store fails", { status: 503 }, /^(?:unreachable|timeout)$/],
   ];
-  test.each(cases)("%s: it rejects in time, and leaves nothing behind", async (_, fault, reason) => {
+  test.each(cases)("%s: it rejects in time, and leaves nothing behind", async (name, fault, reason) => {
     const proxy = await faulty();
     proxy.fault = () => fault;
-    const { config, files } = setUp(replicaUrl(proxy.port, "continuous/faults.db"));
+    const { config, files } = setUp(replicaUrl(proxy.port, `continuous/${name.replaceAll(" ", "-")}.db`));
     await writeRows(config.dbpath, 20);
     const { result, overtimeMs } = await overtimeOf(6, () =>
       config.replicate({ startTimeoutSeconds: 6 }).catch((error: unknown) => error),
@@ -285,7 +285,7 @@ describe.skipIf(MUTE)("the store", () => {
     { timeout: 150_000 },
     async (fault) => {
       const proxy = await faulty();
-      const { config } = setUp(replicaUrl(proxy.port, "continuous/store.db"));
+      const { config } = setUp(replicaUrl(proxy.port, `continuous/store-${typeof fault}.db`));
       await writeRows(config.dbpath, 20);
       const heard: string[] = [];
       await using replication = await replicating(config, {

@@ -72,7 +72,7 @@ describe("an existing database", () => {
         return undefined;
       };
       const outcome = await config.restore({ ifDbNotExists }).catch((reason: unknown) => reason);
-      if (ifDbNotExists) expect(outcome).toBe(config.dbpath);
+      if (ifDbNotExists) expect(outcome).toMatchObject({ reason: "foreign-backup" });
       else expect(outcome).toBeInstanceOf(DatabaseExistsError);
       expect(readFileSync(config.dbpath, "utf8")).toBe("mine");
       expect(files()).toEqual(["db.sqlite"]);

@@ -99,8 +99,9 @@ describe("the default logger", () => {
       const settings = { key: "AKIDsHoWn", token: "tOkEnsHoWn", s3: "s3://x/x.db", folder: ${JSON.stringify(folder)} };
       const config = new ConfigS3(settings, { envFile: false });
       await config.getResultOnTimeout(["/bin/sh", "-c", "echo at debug level: $0", "tOkEnsHoWn"], 30);
-      writeFileSync(config.dbpath, "x");
-      await config.restore({ ifDbNotExists: true });
+      const to = config.dbpath + ".copy.db";
+      writeFileSync(to, "x");
+      await config.restore({ ifDbNotExists: true, to });
       await config.delete();
       process.stdout.write("the app's own");`;
     const { stdout, stderr } = await promisify(execFile)(
