@@ -9,13 +9,12 @@ import {
   openSync,
   readdirSync,
   readSync,
-  realpathSync,
   renameSync,
   rmSync,
   unlinkSync,
   writeSync,
 } from "node:fs";
-import { open, readdir, readlink } from "node:fs/promises";
+import { open } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { FileSystemError, messageOf } from "./errors.ts";
@@ -114,10 +113,15 @@ export function sameFingerprint(a: Fingerprint | undefined, b: Fingerprint | und
  * the database's lock.
  * @param proven the look that proved every commit to be elsewhere; the last one comes when the main file has left its
  * place, so that a commit is either seen by it or later than the removal. Default: removed whatever it holds.
- * @returns false where something was committed after `proven`: everything is in its place again
+ * @param isInUse asked when the main file has left its place, so that nobody can open it any more
+ * @returns false if it is in use, or something was committed after `proven`: everything is in its place again
  * @throws FileSystemError where the main file could not be removed, or only that: `isGone` tells
  */
-export function removeDatabase(dbpath: string, proven?: Fingerprint): boolean {
+export function removeDatabase(
+  dbpath: string,
+  proven?: Fingerprint,
+  isInUse: () => boolean = () => false,
+): boolean {
   const aside = dbpath + ASIDE;
   return asFileSystemError(dbpath, () => {
     if (fileKind(dbpath) === "file") {
@@ -125,7 +129,8 @@ export function removeDatabase(dbpath: string, proven?: Fingerprint): boolean {
       if (proven === undefined || identityOf(aside) === identityOf(dbpath)) rmSync(aside, { force: true });
       if (fileKind(aside) !== "missing") throw twoDatabases(dbpath);
       renameSync(dbpath, aside);
-      if (proven !== undefined && !sameFingerprint(proven, fingerprint(dbpath, aside))) {
+      // In this order: whoever commits and closes between the two shows in the second.
+      if (isInUse() || (proven !== undefined && !sameFingerprint(proven, fingerprint(dbpath, aside)))) {
         putBack(dbpath);
         return false;
       }
@@ -415,17 +420,5 @@ function isAlive(pid: number): boolean {
     return true;
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === "EPERM";
-  }
-}
-
-/** Whether this process itself has the database open; `false` where there is no `/proc` to tell (macOS). */
-export async function heldOpenHere(dbpath: string): Promise<boolean> {
-  try {
-    const real = realpathSync(dbpath);
-    const fds = await readdir("/proc/self/fd");
-    const targets = await Promise.all(fds.map((fd) => readlink(`/proc/self/fd/${fd}`).catch(() => "")));
-    return targets.some((target) => target === real || target === `${real}-wal`);
-  } catch {
-    return false;
   }
 }

@@ -62,20 +62,39 @@ const places = processState("places", () => ({
  * outer one's place.
  * @throws CutShort where the signal comes first; the work is not begun then
  */
-export async function withTurn<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-  if (signal.aborted) throw signal.reason;
-  if (places.taken < PLACES) places.taken += 1;
-  else await turn(signal);
-  try {
-    // The signal may have come after the turn, before this line.
-    if (signal.aborted) throw signal.reason;
-    return await work();
-  } finally {
+export async function withTurn<T>(signal: AbortSignal, work: (turn: Turn) => Promise<T>): Promise<T> {
+  let isTaken = false;
+  const give = () => {
+    if (!isTaken) return;
+    isTaken = false;
     // The place goes straight to the next one, so that no newcomer comes between.
     const next = places.queue.shift();
     if (next) next();
     else places.taken -= 1;
+  };
+  const take = async () => {
+    if (isTaken) return;
+    if (signal.aborted) throw signal.reason;
+    if (places.taken < PLACES) places.taken += 1;
+    else await turn(signal);
+    isTaken = true;
+  };
+  await take();
+  try {
+    // The signal may have come after the turn, before this line.
+    if (signal.aborted) throw signal.reason;
+    return await work({ give, take });
+  } finally {
+    give();
   }
+}
+
+/** For work that waits for others, and runs no litestream meanwhile. */
+export interface Turn {
+  /** Lets the next one have the place. */
+  give(): void;
+  /** Waits for a place, if there is none; throws `CutShort` if the signal comes first. */
+  take(): Promise<void>;
 }
 
 function turn(signal: AbortSignal): Promise<void> {

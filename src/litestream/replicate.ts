@@ -1,33 +1,26 @@
 import { realpathSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import {
-  type Fingerprint,
   fileKind,
   fingerprint,
   hasLitestreamFolder,
-  heldOpenHere,
   identityOf,
   isGone,
   recoverDatabase,
-  removeDatabase,
   removeLitestreamFolder,
   sameFingerprint,
   walSalt,
 } from "../database-files.ts";
 import { withDatabaseLock } from "../database-lock.ts";
-import {
-  ADVICE,
-  DatabaseNotFoundError,
-  type FailureReason,
-  LitestreamUnsupportedError,
-  messageOf,
-} from "../errors.ts";
+import { ADVICE, DatabaseNotFoundError, type FailureReason, LitestreamUnsupportedError } from "../errors.ts";
+import { OpenDatabase, wordsFor } from "../holders.ts";
 import { processState } from "../process-state.ts";
 import type { Position } from "../replica-record.ts";
 import { identifyBinary, type Job, type Litestream } from "./binary.ts";
 import { lookAtChain } from "./chain.ts";
 import type { Dialect, Reading, Written } from "./dialect.ts";
-import { CutShort, pause, unlessCut, withLimit, withTurn } from "./limit.ts";
+import { CutShort, pause, type Turn, unlessCut, withLimit, withTurn } from "./limit.ts";
+import { removeUnused } from "./removal.ts";
 import { CHANGING, LONGEST_PAUSE_MS, synchronise, TICK_MS } from "./synchronise.ts";
 import { tend } from "./upkeep.ts";
 import {
@@ -96,10 +89,15 @@ const UNTOLD =
   "litestream did not say how it has read the database, as the versions do that this library knows, so that a commit may be missing";
 
 /** The runs under way, by database. */
-const running = processState(
-  "replications under way",
-  () => new Map<string, { job: Job; wanted: Wanted; outcome: Promise<Outcome> }>(),
-);
+const running = processState("replications under way", () => new Map<string, Run>());
+
+interface Run {
+  readonly job: Job;
+  readonly wanted: Wanted;
+  readonly outcome: Promise<Outcome>;
+  /** Whether its last look is over: what is committed from then on, its outcome says nothing of. */
+  isProven: boolean;
+}
 
 /** What the caller wants besides the proof. */
 type Wanted = Readonly<Required<Pick<ReplicateOptions, "keepLocal" | "takeOver">>>;
@@ -135,8 +133,10 @@ export async function replicate(job: Job, options: ReplicateOptions): Promise<Re
           `litestream ${version} (${litestream.file}) can't prove that a replication succeeded: upgrade to 0.5.6 or newer.`,
         );
       }
-      return await shareRun(job, wanted, signal, timeoutSeconds, () =>
-        withTurn(signal, () => prove(job, dialect, wanted, signal, { timeoutSeconds, endsAt })),
+      return await shareRun(job, wanted, signal, timeoutSeconds, (onProven) =>
+        withTurn(signal, (turn) =>
+          prove(job, dialect, wanted, signal, { timeoutSeconds, endsAt, turn, onProven }),
+        ),
       );
     } catch (error) {
       if (!(error instanceof CutShort)) throw error;
@@ -160,16 +160,19 @@ async function shareRun(
   wanted: Wanted,
   signal: AbortSignal,
   timeoutSeconds: number,
-  run: () => Promise<Outcome>,
+  run: (onProven: () => void) => Promise<Outcome>,
 ): Promise<Outcome> {
   const key = keyOf(job.dbpath);
   for (let other = running.get(key); other !== undefined; other = running.get(key)) {
+    // Releasing the lock takes a while, in which the app may commit. Only a database that is gone has nothing new.
+    const isLate = other.isProven && !isGone(job.dbpath);
     const outcome = await unlessCut(
       other.outcome.catch(() => undefined),
       signal,
     );
     if (signal.aborted) return cutFailure(job, signal, timeoutSeconds);
     const same =
+      !isLate &&
       other.wanted.keepLocal === wanted.keepLocal &&
       other.wanted.takeOver === wanted.takeOver &&
       (["s3", "endpoint", "region"] as const).every((name) => other.job[name] === job[name]) &&
@@ -186,9 +189,12 @@ async function shareRun(
         `The database at ${job.dbpath} has gone while another call was replicating or deleting it.`,
       );
     }
-    return await run();
+    return await run(() => {
+      current.isProven = true;
+    });
   });
-  running.set(key, { job, wanted, outcome });
+  const current: Run = { job, wanted, outcome, isProven: false };
+  running.set(key, current);
   try {
     return await outcome;
   } finally {
@@ -205,18 +211,16 @@ async function prove(
   dialect: Dialect,
   { keepLocal, takeOver }: Wanted,
   signal: AbortSignal,
-  { timeoutSeconds, endsAt }: { timeoutSeconds: number; endsAt: number },
+  limits: { timeoutSeconds: number; endsAt: number; turn: Turn; onProven: () => void },
 ): Promise<Outcome> {
-  const [open, admission] = await Promise.all([
-    heldOpenHere(job.dbpath),
-    admit(job, dialect, takeOver, signal),
-  ]);
-  if (open) {
+  const { timeoutSeconds, endsAt, turn, onProven } = limits;
+  if (!keepLocal && new OpenDatabase(job.dbpath).isOpenHere()) {
     job.logger.warn(
       { dbpath: job.dbpath },
       "this process still has the database open; close it first: what is committed after the replication is lost",
     );
   }
+  const admission = await admit(job, dialect, takeOver, signal);
   if ("ok" in admission) return admission;
   if (signal.aborted) return cutFailure(job, signal, timeoutSeconds, admission.last);
   let { position } = admission;
@@ -312,16 +316,30 @@ async function prove(
       isTended = true;
       await tend(job, dialect, { objects: seen.objects, written, copyMs, endsAt, signal });
     }
-    // From this look to the removal nothing is awaited: no commit of this process can come between.
     if (chain === "whole" && unchanged()) {
-      if (keepLocal) remember(job, dialect, furthest(position, ownPosition(job.dbpath)), false);
-      const outcome = keepLocal ? { ok: true as const } : remove(job, synced.before);
-      if (outcome !== undefined) return outcome;
-    }
-    if (signal.aborted) break;
+      if (keepLocal) {
+        onProven();
+        remember(job, dialect, furthest(position, ownPosition(job.dbpath)), false);
+        return { ok: true };
+      }
+      const removal = await removeUnused(job, synced.before, signal, turn, onProven);
+      if (removal !== "changed") {
+        if (removal.ok || removal.reason === "failed") return removal;
+        last = removal;
+        break;
+      }
+      wait = TICK_MS;
+    } else if (signal.aborted) break;
     last = failure(job, ...CHANGING);
   }
+  if (last?.reason === CHANGING[0]) last = failure(job, CHANGING[0], CHANGING[1] + writersOf(job.dbpath));
   return cutFailure(job, signal, timeoutSeconds, last);
+}
+
+/** Who may be writing, at the end of a sentence. */
+function writersOf(dbpath: string): string {
+  const others = new OpenDatabase(dbpath).nearestOthers();
+  return others.length === 0 ? "" : `; another process has it open: ${wordsFor(others)}`;
 }
 
 /**
@@ -389,25 +407,6 @@ function copyAfter(before: WholeCopy, read: ReturnType<Reading["end"]>, succeede
   if (read !== undefined) return "due";
   // Where a failed run came to read nothing, nothing has changed.
   return succeeded && before === "done" ? "perhaps" : before;
-}
-
-/** `undefined`: something was committed at the last moment, and the database is where it was. */
-function remove(job: Job, proven: Fingerprint | undefined): Outcome | undefined {
-  try {
-    return proven && removeDatabase(job.dbpath, proven) ? { ok: true } : undefined;
-  } catch (error) {
-    if (isGone(job.dbpath)) {
-      // The next restore removes what is left.
-      job.logger.warn({ dbpath: job.dbpath }, messageOf(error));
-      return { ok: true };
-    }
-    const where =
-      fileKind(job.dbpath) === "file"
-        ? `Everything in ${job.dbpath} is in the replica ${job.s3}, but it could not be deleted here.`
-        : `${job.dbpath} could be neither deleted nor put back into its place; the next call does that.`;
-    const message = `${where} ${messageOf(error)}`;
-    return { ok: false, reason: "failed", message };
-  }
 }
 
 export function failure(job: Job, reason: ReplicateFailure, words: string): Failure {

@@ -1,0 +1,93 @@
+import { existsSync } from "node:fs";
+import Database from "libsql";
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { until } from "../support/continuous.ts";
+import { replicaUrl, type S3, startS3 } from "../support/s3.ts";
+import { overtimeOf, setUp } from "../support/setup.ts";
+import { rowsIn, startWriter, type WriterOptions } from "../support/sqlite.ts";
+
+// Another process has the database open.
+
+let s3: S3;
+let paths = 0;
+beforeAll(async () => {
+  s3 = await startS3();
+});
+afterAll(() => s3.stop());
+
+/** A database of 30 rows that another process has open. */
+async function heldBy(options: WriterOptions) {
+  paths += 1;
+  const url = replicaUrl(s3.port, `in-use/${paths}.db`);
+  const { config, log, files } = setUp(url);
+  const other = await startWriter(config.dbpath, { rows: 30, ...options });
+  onTestFinished(() => other.finish());
+  const name = `node writer.mjs (pid ${other.pid})`;
+  return {
+    config,
+    log,
+    files,
+    other,
+    name,
+    /** Until the call has everything in the replica, and waits for the other process. */
+    waiting: () => until(() => log.at(30).some(({ msg }) => msg.includes(`open: ${name}`))),
+    rowsInReplica: async () => rowsIn(await setUp(url).config.restore()),
+  };
+}
+
+describe("a database that another process has open stays until that has closed it:", () => {
+  test.each<[string, WriterOptions]>([
+    ["an idle connection in WAL mode", { after: "hold" }],
+    ["an idle connection in rollback-journal mode", { after: "hold", journal: "delete" }],
+    ["a reader in a transaction", { after: "read" }],
+  ])("%s", async (_, options) => {
+    const { config, files, other, waiting, rowsInReplica } = await heldBy(options);
+    const replicated = config.timedReplicate(50);
+    await waiting();
+    expect(existsSync(config.dbpath)).toBe(true);
+    expect(await rowsInReplica()).toBe(30);
+    await other.finish();
+    expect(await replicated).toBe(true);
+    expect(files()).toEqual([]);
+    expect(await rowsInReplica()).toBe(30);
+  });
+
+  test("a writer, whose last commit, after the first proof, is in the replica", async () => {
+    const { config, files, other, waiting, rowsInReplica } = await heldBy({ after: "hold" });
+    const replicated = config.timedReplicate(50);
+    await waiting();
+    process.kill(other.pid as number, "SIGUSR2");
+    await until(() => other.acked === 31);
+    await other.finish();
+    expect(await replicated).toBe(true);
+    expect(files()).toEqual([]);
+    expect(await rowsInReplica()).toBe(31);
+  });
+});
+
+test("one that never closes it: `in-use` at the deadline, with its name, and everything is in the replica", async () => {
+  const { config, name, rowsInReplica } = await heldBy({ after: "hold" });
+  const call = (seconds: number) =>
+    overtimeOf(seconds, () => config.replicateOnce({ timeoutSeconds: seconds }));
+  let { result, overtimeMs } = await call(4);
+  // A busy machine may take longer to come to the proof.
+  if (!result.ok && result.reason !== "in-use") ({ result, overtimeMs } = await call(30));
+  expect(result).toMatchObject({
+    ok: false,
+    reason: "in-use",
+    message: expect.stringContaining(`the database stays: another process has it open: ${name}.`),
+  });
+  expect(overtimeMs).toBeLessThan(250);
+  expect(existsSync(config.dbpath)).toBe(true);
+  expect(await rowsInReplica()).toBe(30);
+});
+
+test("where the database is to stay, nobody is waited for or warned of, not even this process", async () => {
+  const { config, log, rowsInReplica } = await heldBy({ after: "hold" });
+  const own = new Database(config.dbpath);
+  onTestFinished(() => void own.close());
+  own.prepare("SELECT count(*) FROM t").get();
+  expect(await config.replicateOnce({ timeoutSeconds: 50, keepLocal: true })).toMatchObject({ ok: true });
+  expect(log.at(40)).toEqual([]);
+  expect(await rowsInReplica()).toBe(30);
+});
