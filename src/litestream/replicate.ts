@@ -12,7 +12,13 @@ import {
   walSalt,
 } from "../database-files.ts";
 import { withDatabaseLock } from "../database-lock.ts";
-import { ADVICE, DatabaseNotFoundError, type FailureReason, LitestreamUnsupportedError } from "../errors.ts";
+import {
+  ADVICE,
+  DatabaseNotFoundError,
+  type FailureReason,
+  LitestreamUnsupportedError,
+  messageOf,
+} from "../errors.ts";
 import { OpenDatabase, wordsFor } from "../holders.ts";
 import { processState } from "../process-state.ts";
 import type { Position } from "../replica-record.ts";
