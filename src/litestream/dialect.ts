@@ -75,6 +75,8 @@ export interface Dialect {
   };
   /** Whether a backup made by another dialect can be invisible to it; what to tell the user. */
   readonly blindTo?: string;
+  /** Whether it takes a refusal of the store for an empty replica; what to tell the user. */
+  readonly deaf?: string;
 }
 
 /** Looks at the files of the database, by which a commit shows. */
@@ -345,6 +347,8 @@ const V0_5_WITHOUT_ONCE: Dialect = {
   moment: { args: (dbpath) => ["ltx", ...CONFIGURED, dbpath], of: stateOf0_5 },
   blindTo:
     "litestream 0.5.0 – 0.5.5 cannot see backups made by litestream 0.3: where this path has one, install litestream 0.5.6 or newer",
+  // Seen with 0.5.5: a wrong secret and a missing bucket are "no matching backups found", exit code 0 (its fileIterator.Close).
+  deaf: "litestream 0.5.0 – 0.5.5 says that there is no backup also where the store refuses to show one (a wrong secret, a missing bucket): install litestream 0.5.10 or newer",
 };
 
 /** What `identify` asks the binary. */
@@ -770,7 +774,7 @@ const REASONS: readonly [FailureReason | "no-backup", RegExp][] = [
   ],
   [
     "unreachable",
-    /connection refused|connection reset|broken pipe|no such host|i\/o timeout|timeout awaiting|deadline exceeded|unreachable|no route to host|server misbehaving|\bEOF\b|x509|tls:|request send failed|RequestError|exceeded maximum number of attempts|SlowDown|ServiceUnavailable|InternalError|Status ?Code: 5\d\d/i,
+    /connection refused|connection reset|broken pipe|no such host|i\/o timeout|timeout awaiting|deadline exceeded|unreachable|no route to host|server misbehaving|\bEOF\b|x509|tls:|request send failed|XML syntax error|RequestError|exceeded maximum number of attempts|SlowDown|ServiceUnavailable|InternalError|Status ?Code: 5\d\d/i,
   ],
 ];
 
@@ -847,7 +851,7 @@ function wordsOf(line: string): string | undefined {
   if (dated) return /^(?:WARN|ERROR)$/.test(dated[1] ?? "") ? quoted(dated[2] ?? "") : undefined;
   // ≤ 0.3.9 has no levels, a fatal error of 0.5 begins with `Error: `.
   const informs =
-    /^(?:litestream |initialized db|replicating to|signal received|\s*$|[0-9a-f]{8} {2})|: sync: new generation "[0-9a-f]{16}"|\(s3\): snapshot written [0-9a-f]{16}\/|^\s*status code: \d+, request id/;
+    /^(?:litestream |initialized db|replicating to|signal received|\s*$|[0-9a-f]{8} {2}|replica\s+generation\s|(?:level\s+)?min_txid\s)|: sync: new generation "[0-9a-f]{16}"|\(s3\): snapshot written [0-9a-f]{16}\/|^\s*status code: \d+, request id/;
   return informs.test(line)
     ? undefined
     : line.replace(/^Error: |^.*: (?=(?:monitor|sync) error: )/, "").trim();
@@ -869,3 +873,48 @@ function keepsAsking(lines: readonly string[]): boolean {
   const requests = lines.flatMap((line) => /msg="s3 request".* (s3\.method=.*)$/.exec(line)?.[1] ?? []);
   return requests.length > 1 && requests.at(-1) === requests.at(-2);
 }
+
+/** Where litestream finds the store of a replica. */
+export interface StoreAddress {
+  /** For people: the address, or the URL that stands for it. */
+  readonly shown: string;
+  /** Where a request without a signature gets to the same server; `undefined` where that is not sure. */
+  readonly ask: URL | undefined;
+}
+
+/** Shows in the host of the URL: a store on this machine. 0.5 takes any `BUCKET.HOST:PORT` so, 0.3 only this one. */
+const LOCAL = /^(?:(.+)\.)?localhost$/i;
+
+/**
+ * `named`: the URL alone leads to AWS or to another of the public stores that litestream knows, by HTTPS: their certificate is
+ * proof that they are stores (`ParseHost` in litestream's s3/replica_client.go, 0.3.14 and 0.5.18).
+ */
+export function storeAddress(
+  { s3, endpoint }: Pick<Replica, "s3" | "endpoint">,
+  env: Environment,
+): StoreAddress | "named" {
+  const [, host = "", port, rest = ""] = /^s3:\/\/([^/:?#]*)(?::(\d+))?(.*)$/.exec(s3) ?? [];
+  const local = LOCAL.exec(host);
+  // 0.5 takes the address also from parameters of the URL, and from the environment.
+  const isElsewhere = rest.includes("?") || Boolean(env.AWS_ENDPOINT_URL_S3 || env.AWS_ENDPOINT_URL);
+  if (endpoint === undefined && local === null && port === undefined && !isElsewhere) return "named";
+  const address = endpoint ?? (local && port && !rest.includes("?") ? `http://localhost:${port}` : undefined);
+  if (address === undefined) return { shown: s3, ask: undefined };
+  // What a proxy makes of litestream's requests, only litestream can ask.
+  const isProxied = Object.keys(env).some((name) => /^https?_proxy$/i.test(name));
+  const ask = `${address.replace(/\/+$/, "")}/${local?.[1] ?? host}?list-type=2&max-keys=0`;
+  return { shown: address, ask: isProxied ? undefined : new URL(ask) };
+}
+
+/** The URL with another bucket, as litestream reads it. */
+export const withBucket = (s3: string, bucket: string) => s3.replace(/^s3:\/\/[^./:?#]+/, `s3://${bucket}`);
+
+/**
+ * Whether the line has a refusal that only S3 gives. litestream's SDKs make codes of their own from the status of an answer,
+ * such as `Forbidden` or `NotFound`, and may show the body of one that they can't read.
+ */
+export function refusesAsS3(line: string): boolean {
+  return REFUSAL.test(line) && !/SerializationError|UnmarshalError|deserialization failed/.test(line);
+}
+const REFUSAL =
+  /(?:[:,=]\s*"?|api error )(?:NoSuchBucket|AccessDenied|AllAccessDisabled|InvalidAccessKeyId|SignatureDoesNotMatch|AuthorizationHeaderMalformed|InvalidBucketName|RequestTimeTooSkewed|InvalidToken|ExpiredToken)(?:[:,]|$)/;

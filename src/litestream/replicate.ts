@@ -27,6 +27,7 @@ import { lookAtChain } from "./chain.ts";
 import type { Dialect, Reading, Written } from "./dialect.ts";
 import { CutShort, pause, type Turn, unlessCut, withLimit, withTurn } from "./limit.ts";
 import { removeUnused } from "./removal.ts";
+import { doubtOf } from "./store-check.ts";
 import { CHANGING, LONGEST_PAUSE_MS, synchronise, TICK_MS } from "./synchronise.ts";
 import { tend } from "./upkeep.ts";
 import {
@@ -373,6 +374,12 @@ export async function admit(
       continue;
     }
     const { position = {} } = seen ?? {};
+    const doubt = Object.keys(position).length === 0 ? await doubtOf(job, dialect, signal) : undefined;
+    if (doubt !== undefined) {
+      if (!signal.aborted || last === undefined) last = failure(job, "unreachable", doubt.words);
+      await pause(wait, signal);
+      continue;
+    }
     const objection = seen && objectionTo(job.dbpath, knowledge, seen);
     if (objection !== undefined && !takeOver) return failure(job, objection.reason, objection.words);
     if ("stranger" in knowledge) {

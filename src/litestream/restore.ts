@@ -21,6 +21,7 @@ import { identifyBinary, type Job } from "./binary.ts";
 import type { Dialect } from "./dialect.ts";
 import { assertIntegrityCheck, download, type Failed } from "./download.ts";
 import { CutShort, pause, withLimit, withTurn } from "./limit.ts";
+import { believed } from "./store-check.ts";
 import { afterTheOther, knowledgeOf, lookAtReplica, objectionTo, remember, writeDown } from "./writers.ts";
 
 export interface RestoreOptions {
@@ -208,7 +209,9 @@ async function tryOnce(
     // Before the restore: what another machine writes in between is then noticed. The newest position, also where an older
     // state is asked for: that is to replace what came after it.
     const seen = isOwn ? (await withTurn(signal, () => glance(job, signal)))?.seen : undefined;
-    const got = await withTurn(signal, () => download(job, dialect, target, request, signal));
+    const got = await withTurn(signal, async () =>
+      believed(job, dialect, await download(job, dialect, target, request, signal), signal),
+    );
     if ("reason" in got) return got;
     if (got.size === undefined) {
       if (seen) remember(job, dialect, seen.position, false);
