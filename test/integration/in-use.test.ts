@@ -1,10 +1,11 @@
 import { existsSync } from "node:fs";
 import Database from "libsql";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { startApp } from "../support/app.ts";
 import { until } from "../support/continuous.ts";
 import { replicaUrl, type S3, startS3 } from "../support/s3.ts";
-import { overtimeOf, setUp } from "../support/setup.ts";
-import { rowsIn, startWriter, type WriterOptions } from "../support/sqlite.ts";
+import { overtimeOf, setUp, waitsForOthers } from "../support/setup.ts";
+import { lateWriter, rowsIn, startWriter, type WriterOptions, writeRows } from "../support/sqlite.ts";
 
 // Another process has the database open.
 
@@ -29,15 +30,13 @@ async function heldBy(options: WriterOptions) {
     files,
     other,
     name,
-    /** Until the call has everything in the replica, and waits for the other process. */
-    waiting: () => until(() => log.at(30).some(({ msg }) => msg.includes(`open: ${name}`))),
+    waiting: () => until(() => waitsForOthers(log)),
     rowsInReplica: async () => rowsIn(await setUp(url).config.restore()),
   };
 }
 
 describe("a database that another process has open stays until that has closed it:", () => {
   test.each<[string, WriterOptions]>([
-    ["an idle connection in WAL mode", { after: "hold" }],
     ["an idle connection in rollback-journal mode", { after: "hold", journal: "delete" }],
     ["a reader in a transaction", { after: "read" }],
   ])("%s", async (_, options) => {
@@ -52,7 +51,7 @@ describe("a database that another process has open stays until that has closed i
     expect(await rowsInReplica()).toBe(30);
   });
 
-  test("a writer, whose last commit, after the first proof, is in the replica", async () => {
+  test("an idle connection in WAL mode, which commits once more after the first proof", async () => {
     const { config, files, other, waiting, rowsInReplica } = await heldBy({ after: "hold" });
     const replicated = config.timedReplicate(50);
     await waiting();
@@ -80,6 +79,24 @@ test("one that never closes it: `in-use` at the deadline, with its name, and eve
   expect(overtimeMs).toBeLessThan(250);
   expect(existsSync(config.dbpath)).toBe(true);
   expect(await rowsInReplica()).toBe(30);
+});
+
+test("one that opens it between the last look for others and the removal: it is put back", async () => {
+  const url = replicaUrl(s3.port, "in-use/moment.db");
+  const { config, files } = setUp(url);
+  await writeRows(config.dbpath, 30, { after: "kill" });
+  const app = startApp({
+    config,
+    method: "timedReplicate",
+    args: [50],
+    imports: ["./last-moment.mjs"],
+    env: lateWriter(config.dbpath, { rows: 0, after: "hold" }),
+  });
+  const { outcome, stderr } = await app.ended;
+  expect(stderr).toContain("waiting for who else has the database open: node writer.mjs");
+  expect(outcome, stderr).toEqual({ value: true });
+  expect(files()).toEqual([]);
+  expect(rowsIn(await setUp(url).config.restore())).toBe(30);
 });
 
 test("where the database is to stay, nobody is waited for or warned of, not even this process", async () => {

@@ -3,9 +3,10 @@ import { existsSync, mkdirSync, readdirSync, truncateSync, utimesSync, writeFile
 import { join } from "node:path";
 import Database from "libsql";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { until } from "../support/continuous.ts";
 import { IS_0_3, LITESTREAM, MUTE } from "../support/litestream.ts";
 import { replicaUrl, type S3, startS3 } from "../support/s3.ts";
-import { setUp } from "../support/setup.ts";
+import { setUp, waitsForOthers } from "../support/setup.ts";
 import { rowsIn, startWriter, writeRows } from "../support/sqlite.ts";
 
 let s3: S3;
@@ -93,12 +94,15 @@ describe("true: every acknowledged row is in the replica and nothing local is le
 
   test("an open reader with an old snapshot", async () => {
     const url = newUrl();
-    const { config, files } = setUp(url);
+    const { config, log, files } = setUp(url);
     await writeRows(config.dbpath, 100);
     const reader = await startWriter(config.dbpath, { after: "read" });
     onTestFinished(() => reader.finish());
     await writeRows(config.dbpath, 200);
-    expect(await config.timedReplicate(20)).toBe(true);
+    const replicated = config.timedReplicate(40);
+    await until(() => waitsForOthers(log));
+    await reader.finish();
+    expect(await replicated).toBe(true);
     expect(files()).toEqual([]);
     expect(await rowsInReplica(url)).toBe(300);
   });
@@ -108,14 +112,17 @@ describe("true: every acknowledged row is in the replica and nothing local is le
     "the same with a database that is old enough for litestream's own checkpoint, which such a reader holds up",
     async () => {
       const url = newUrl();
-      const { config, files } = setUp(url);
+      const { config, log, files } = setUp(url);
       await writeRows(config.dbpath, 100);
       const reader = await startWriter(config.dbpath, { after: "read" });
       onTestFinished(() => reader.finish());
       await writeRows(config.dbpath, 2000, { bytes: 4000 }); // more than 1000 pages
       const long = new Date(Date.now() - 3_600_000);
       utimesSync(config.dbpath, long, long);
-      expect(await config.replicateOnce({ timeoutSeconds: 20 })).toMatchObject({ ok: true });
+      const replicated = config.replicateOnce({ timeoutSeconds: 40 });
+      await until(() => waitsForOthers(log));
+      await reader.finish();
+      expect(await replicated).toMatchObject({ ok: true });
       expect(files()).toEqual([]);
       expect(await rowsInReplica(url)).toBe(2100);
     },

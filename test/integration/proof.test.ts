@@ -10,7 +10,7 @@ import { IS_0_3, LITESTREAM, LOGS_WAL_SEGMENTS } from "../support/litestream.ts"
 import { processesWith } from "../support/processes.ts";
 import { replicaUrl, type S3, startS3 } from "../support/s3.ts";
 import { setUp, tempFolder } from "../support/setup.ts";
-import { bodyOf, rowsIn, startWriter, writeRows } from "../support/sqlite.ts";
+import { bodyOf, lateWriter, rowsIn, startWriter, writeRows } from "../support/sqlite.ts";
 
 let s3: S3;
 beforeAll(async () => {
@@ -133,21 +133,18 @@ describe("nothing is deleted without the whole proof", () => {
   test("a commit by another process at the very moment of the removal keeps the database", async () => {
     const url = replicaUrl(s3.port, "proof/moment.db");
     const { config } = setUp(url);
-    // It has the database open, and commits once when it is told to.
-    const writer = await startWriter(config.dbpath, { rows: 30, after: "hold" });
-    onTestFinished(() => writer.finish());
+    await writeRows(config.dbpath, 30, { after: "kill" });
     const imports = ["./last-moment.mjs"];
     const app = startApp({
       config,
       method: "timedReplicate",
       args: [40],
       imports,
-      env: { WRITER: `${writer.pid}` },
+      env: lateWriter(config.dbpath, { rows: 1 }),
     });
     // The first removal is undone; the second one finds what it looked at.
     const { outcome, stderr } = await app.ended;
     expect(outcome, stderr).toEqual({ value: true });
-    expect(writer.acked).toBe(31);
     expect(rowsIn(await setUp(url).config.restore())).toBe(31);
   });
 
@@ -235,8 +232,8 @@ describe("a signal to litestream from outside", () => {
     const pids = litestreamsOf(config.dbpath);
     expect(pids).toHaveLength(1);
     for (const pid of pids) process.kill(pid, name);
-    expect(await replicated).toBe(true);
     await writer.finish();
+    expect(await replicated).toBe(true);
     expect(files()).toEqual([]);
     expect(rowsIn(await setUp(url).config.restore())).toBe(30);
   });

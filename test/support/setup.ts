@@ -33,6 +33,10 @@ export function memoryLogger() {
   return { logger, lines, at: (level: number) => lines.filter((line) => line.level === level) };
 }
 
+/** Whether the database is proven, and another process has it open. */
+export const waitsForOthers = (log: ReturnType<typeof memoryLogger>) =>
+  log.at(30).some(({ msg }) => msg.includes("waiting for who else has the database open"));
+
 /** A configuration in a folder of its own, on the litestream under test, with its log in memory. */
 export function setUp(s3: string, settings: Partial<SettingsInput> = {}, options: ConfigOptions = {}) {
   const log = memoryLogger();

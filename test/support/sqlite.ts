@@ -1,7 +1,11 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import Database from "libsql";
+import { onTestFinished } from "vitest";
 
 export interface WriterOptions {
   /** Default: wal. */
@@ -62,6 +66,14 @@ export async function startWriter(dbpath: string, options: WriterOptions): Promi
       await closed;
     },
   };
+}
+
+/** For `last-moment.mjs`: a writer that opens the database just before its removal. */
+export function lateWriter(dbpath: string, options: WriterOptions): { LATE: string; LATE_LOG: string } {
+  const script = new URL("./writer.mjs", import.meta.url).pathname;
+  const log = join(mkdtempSync(join(tmpdir(), "litestream-s3-late-")), "log");
+  onTestFinished(() => rmSync(dirname(log), { recursive: true, force: true }));
+  return { LATE: JSON.stringify([script, dbpath, JSON.stringify(options)]), LATE_LOG: log };
 }
 
 /** Writes the rows in a process of its own, which ends. */
