@@ -20,9 +20,10 @@ import { readRecords } from "../replica-record.ts";
 import { identifyBinary, type Job } from "./binary.ts";
 import type { Dialect } from "./dialect.ts";
 import { assertIntegrityCheck, download, type Failed } from "./download.ts";
+import { beginLook, glance, type Look } from "./glance.ts";
 import { CutShort, pause, withLimit, withTurn } from "./limit.ts";
 import { believed } from "./store-check.ts";
-import { afterTheOther, knowledgeOf, lookAtReplica, objectionTo, remember, writeDown } from "./writers.ts";
+import { afterTheOther, knowledgeOf, objectionTo, remember, writeDown } from "./writers.ts";
 
 export interface RestoreOptions {
   /** Resolves without touching it where the database exists. Default: false, which rejects. */
@@ -205,14 +206,17 @@ async function tryOnce(
   const { dbpath, s3, logger } = job;
   const isOwn = request.to === undefined;
   const target = new RestoreTarget(dbpath, isOwn);
+  let look: Look | undefined;
   try {
     // Before the restore: what another machine writes in between is then noticed. The newest position, also where an older
     // state is asked for: that is to replace what came after it.
-    const seen = isOwn ? (await withTurn(signal, () => glance(job, signal)))?.seen : undefined;
+    look = isOwn && dialect.position !== undefined ? beginLook(job, signal) : undefined;
+    await look?.begun();
     const got = await withTurn(signal, async () =>
       believed(job, dialect, await download(job, dialect, target, request, signal), signal),
     );
     if ("reason" in got) return got;
+    const seen = await look?.seen();
     if (got.size === undefined) {
       if (seen) remember(job, dialect, seen.position, false);
       logger.info({ s3 }, "the replica holds no backup; nothing to restore");
@@ -226,22 +230,8 @@ async function tryOnce(
     return "placed";
   } finally {
     target.discard();
+    await look?.end();
   }
-}
-
-/** The longest that a boot waits for a look at the replica, without which it goes on. */
-const GLANCE_SECONDS = 5;
-
-/** How far the replica has come; `undefined` where that can't be told just then. */
-async function glance(job: Job, caller: AbortSignal) {
-  return await withLimit(GLANCE_SECONDS, caller, async (signal) => {
-    const { dialect } = await identifyBinary(job.binary, { ...job, signal });
-    const seen = await lookAtReplica(job, dialect, signal);
-    return seen === undefined || "reason" in seen ? undefined : { seen, dialect };
-  }).catch((error: unknown) => {
-    if (error instanceof CutShort && !caller.aborted) return undefined;
-    throw error;
-  });
 }
 
 /**

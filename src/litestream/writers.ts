@@ -2,7 +2,7 @@ import { closeSync, openSync, readdirSync, readFileSync, readSync, statSync } fr
 import { join } from "node:path";
 import { litestreamFolder, recordFile } from "../database-files.ts";
 import { messageOf } from "../errors.ts";
-import { placeOf } from "../replica-place.ts";
+import { type Format, placeOf } from "../replica-place.ts";
 import { type Position, type ReplicaRecord, readRecords, writeRecord } from "../replica-record.ts";
 import type { Job } from "./binary.ts";
 import { startLitestream } from "./configuration.ts";
@@ -56,9 +56,11 @@ export function knowledgeOf(job: Job, dialect: Dialect): Knowledge {
       stranger: `the record ${recordFile(dbpath)} is damaged, so that it is unknown whether the backup is this machine's`,
     };
   }
-  const place = placeOf(job, dialect.format);
-  const record = records.find((one) => one.place === place);
+  const recordOf = (format: Format) => records.find(({ place }) => place === placeOf(job, format));
+  const record = recordOf(dialect.format);
   if (record === undefined) {
+    // 0.5 restores from the backups of 0.3 too, and can't say how far those had come.
+    if (dialect.format === "0.3" && recordOf("0.5") !== undefined) return { position: undefined };
     return {
       stranger: `this machine has neither restored its database from that nor written to it, but to another replica (${records[0]?.place})`,
     };

@@ -113,7 +113,8 @@ describe("an app of its own at trace level, with its secrets from the constructo
   }
   const replicates = {
     method: "replicateOnce",
-    args: [{ timeoutSeconds: 40 }],
+    // Each run has a database of its own.
+    args: [{ timeoutSeconds: 40, takeOver: true }],
     database: true,
     survives: true,
   } as const;

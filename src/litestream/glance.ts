@@ -1,0 +1,66 @@
+import { identifyBinary, type Job } from "./binary.ts";
+import { CutShort, pause, unlessCut, withLimit, withTurn } from "./limit.ts";
+import { lookAtReplica } from "./writers.ts";
+
+/** The longest that a boot waits for a look at the replica, without which it goes on. */
+const GLANCE_SECONDS = 5;
+const PAUSE_MS = 250;
+
+export type Look = ReturnType<typeof beginLook>;
+
+/** Looks how far the replica has come, beside the restore: what takes a long time, or fails once, must not go unknown. */
+export function beginLook(job: Job, caller: AbortSignal) {
+  const ending = new AbortController();
+  const end = () => ending.abort();
+  if (caller.aborted) end();
+  caller.addEventListener("abort", end, { once: true });
+  const { signal } = ending;
+  // What goes wrong here goes wrong with the restore as well, or else says nothing of the replica.
+  const look = (seconds: number) =>
+    withTurn(signal, () => glance(job, signal, seconds)).catch(() => undefined);
+  const first = look(Number.POSITIVE_INFINITY);
+  const tries = [first];
+  let known: Awaited<typeof first>;
+  void first.then((seen) => {
+    known = seen;
+  });
+  const within = (work: (limit: AbortSignal) => Promise<typeof known>) =>
+    withLimit(GLANCE_SECONDS, caller, (limit) => unlessCut(work(limit), limit));
+  // The first one may hang for ever.
+  const again = async (limit: AbortSignal): Promise<typeof known> => {
+    while (!limit.aborted) {
+      const next = look(GLANCE_SECONDS);
+      tries.push(next);
+      const seen = known ?? (await next);
+      if (seen !== undefined) return seen;
+      await pause(PAUSE_MS, limit);
+    }
+    return undefined;
+  };
+  return {
+    /** Before the restore. */
+    begun: async () => void (await within(() => first)),
+    /** After it; `undefined` where it can't be told. */
+    seen: async () => {
+      const late = first.then((seen) => seen ?? new Promise<undefined>(() => {}));
+      return (known ?? (await within((limit) => Promise.race([late, again(limit)]))))?.seen;
+    },
+    end: async () => {
+      caller.removeEventListener("abort", end);
+      end();
+      await Promise.all(tries);
+    },
+  };
+}
+
+/** How far the replica has come; `undefined` where that can't be told just then. */
+export async function glance(job: Job, caller: AbortSignal, seconds = GLANCE_SECONDS) {
+  return await withLimit(seconds, caller, async (signal) => {
+    const { dialect } = await identifyBinary(job.binary, { ...job, signal });
+    const seen = await lookAtReplica(job, dialect, signal);
+    return seen === undefined || "reason" in seen ? undefined : { seen, dialect };
+  }).catch((error: unknown) => {
+    if (error instanceof CutShort && !caller.aborted) return undefined;
+    throw error;
+  });
+}
