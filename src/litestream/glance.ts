@@ -11,13 +11,17 @@ export type Look = ReturnType<typeof beginLook>;
 /** Looks how far the replica has come, beside the restore: what takes a long time, or fails once, must not go unknown. */
 export function beginLook(job: Job, caller: AbortSignal) {
   const ending = new AbortController();
-  const end = () => ending.abort();
+  const end = () => ending.abort(caller.aborted ? caller.reason : new CutShort("aborted"));
   if (caller.aborted) end();
   caller.addEventListener("abort", end, { once: true });
   const { signal } = ending;
   // What goes wrong here goes wrong with the restore as well, or else says nothing of the replica.
+  let cut: CutShort | undefined;
   const look = (seconds: number) =>
-    withTurn(signal, () => glance(job, signal, seconds)).catch(() => undefined);
+    withTurn(signal, () => glance(job, signal, seconds)).catch((error: unknown) => {
+      if (error instanceof CutShort) cut = error;
+      return undefined;
+    });
   const first = look(Number.POSITIVE_INFINITY);
   const tries = [first];
   let known: Awaited<typeof first>;
@@ -38,8 +42,15 @@ export function beginLook(job: Job, caller: AbortSignal) {
     return undefined;
   };
   return {
-    /** Before the restore. */
-    begun: async () => void (await within(() => first)),
+    /**
+     * Before the restore.
+     * @throws CutShort where the caller's signal has come: it says what was waited for
+     */
+    begun: async () => {
+      await within(() => first);
+      if (caller.aborted) await first;
+      if (caller.aborted && cut !== undefined) throw cut;
+    },
     /** After it; `undefined` where it can't be told. */
     seen: async () => {
       const late = first.then((seen) => seen ?? new Promise<undefined>(() => {}));
