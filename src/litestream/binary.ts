@@ -6,7 +6,7 @@ import { LitestreamNotFoundError, LitestreamUnsupportedError, messageOf } from "
 import type { Logger, Redact } from "../logger.ts";
 import type { Environment } from "../settings.ts";
 import { type ChildEnd, type ChildOptions, startChild } from "./child.ts";
-import { type Dialect, identify, QUESTIONS, type Replica } from "./dialect.ts";
+import { type Dialect, identify, isUntried, NEWEST_TRIED, QUESTIONS, type Replica } from "./dialect.ts";
 import { CutShort, unlessCut, withLimit } from "./limit.ts";
 
 /** A litestream that can be run, and what it is. */
@@ -172,7 +172,16 @@ async function askBinary(file: string, options: ChildOptions): Promise<Litestrea
     // One that was killed has said only a part of it.
     const complete = ends.every(({ exitCode }) => exitCode !== undefined);
     const known = complete ? identify({ version, commands, replicateHelp }) : undefined;
-    if (known !== undefined) return { file, ...known };
+    if (known !== undefined) {
+      // A log from the field then tells.
+      if (isUntried(known.version)) {
+        options.logger.info(
+          { litestream: known.version, file },
+          `litestream ${known.version} is newer than any that this library was tried with, which is ${NEWEST_TRIED}`,
+        );
+      }
+      return { file, ...known };
+    }
     const silent = signal.reason instanceof CutShort ? ` within ${IDENTIFY_SECONDS} s` : "";
     throw new LitestreamUnsupportedError(
       `${file} is not litestream: \`litestream version\` and \`litestream\` did not answer as litestream does${silent}. ${INSTALL}`,

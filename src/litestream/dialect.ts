@@ -1,9 +1,11 @@
-import type { FailureReason } from "../errors.ts";
 import type { Format } from "../replica-place.ts";
 import type { Environment } from "../settings.ts";
+import { DAMAGED } from "./complaint.ts";
+
+export { type Complaint, complaintOf, mayPass, NO_STATE } from "./complaint.ts";
 
 // Everything that litestream expects, prints and means by it. Where a fact comes from: litestream's source at each
-// tag, and what the binaries 0.3.9, 0.3.13, 0.3.14, 0.5.10 and 0.5.17 were seen to print.
+// tag, and what the binaries 0.3.9, 0.3.13, 0.3.14, 0.5.10, 0.5.17 and 0.5.18 were seen to print.
 
 /** How a successful replication shows on the installed litestream. */
 export interface Dialect {
@@ -205,9 +207,6 @@ const NOT_IN_YAML = /[\u007f-\u009f\u2028\u2029\ufeff\ufffe\uffff]/g;
 const escaped = (char: string) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`;
 
 const NEVER = /(?!)/;
-// Also: it has the newest files of another replica, and not the first ones, which an empty replica needs.
-const DAMAGED =
-  /ltx (?:file corrupted|verification failed): |open .*-litestream\/ltx\/.*: no such file|-litestream(?:\/\S*)?: not a directory/;
 
 /** The error of a synchronisation; 0.3.12 and later, and 0.5. Its errors in removing or compacting old objects don't count. */
 const SYNC_ERROR = /^time=\S+ level=ERROR msg="(?:monitor|sync) error" /;
@@ -316,8 +315,8 @@ const V0_5: Dialect = {
     ends: "self",
     settled: NEVER,
     uploaded: NEVER,
-    // It would try that for 30 s.
-    failure: /msg="shutdown sync failed, retrying .*-litestream\/ltx\/.*: no such file/,
+    // It would try that for 30 s. 0.5.18 has no words in brackets behind it.
+    failure: /msg="shutdown sync failed, retrying[ "].*-litestream\/ltx\/.*: no such file/,
     stopping: NEVER,
     damaged: DAMAGED,
     startsFresh: false,
@@ -378,6 +377,17 @@ export function identify(answers: Answers): { version: string; dialect: Dialect 
   // The last flag that it lists: half an answer would not tell that `-once` is missing.
   return takes("no-expand-env") ? { version, dialect: V0_5_WITHOUT_ONCE } : undefined;
 }
+
+/** The newest litestream that this library was tried with. */
+export const NEWEST_TRIED = "0.5.18";
+
+/** Whether a version is newer than any that was tried; one without a number is not known to be. */
+export function isUntried(version: string): boolean {
+  const [wanted, tried] = [version, NEWEST_TRIED].map((text) => /^\d+\.\d+\.\d+/.exec(text)?.[0]);
+  return wanted !== undefined && tried !== undefined && collator.compare(wanted, tried) > 0;
+}
+
+const collator = new Intl.Collator("en", { numeric: true });
 
 /**
  * What a run has read: the `whole` database, or what was `added` since the run before; `gap`: something that was
@@ -749,129 +759,6 @@ export function copySize(
     objects.find(({ level, max }) => level === SNAPSHOT_LEVEL && max === snapshot) ??
     objects.find(({ level, min }) => level === 0 && min === first);
   return copy?.size;
-}
-
-/** What a restore says of a database that has not passed its check. */
-const INTEGRITY = /post-restore integrity check/;
-
-const REASONS: readonly [FailureReason | "no-backup", RegExp][] = [
-  // It may end in `EOF`, which is no word of the network here.
-  ["failed", DAMAGED],
-  // It says how the database is malformed, which is not the path's fault.
-  ["failed", INTEGRITY],
-  ["no-backup", /no matching backup(?:s found| files available)/],
-  [
-    "not-a-database",
-    /file is not a database|database disk image is malformed|unable to open database file: is a directory/,
-  ],
-  [
-    "bucket",
-    /NoSuchBucket|InvalidBucketName|PermanentRedirect|AuthorizationHeaderMalformed|Status ?Code: 301/i,
-  ],
-  [
-    "credentials",
-    /SignatureDoesNotMatch|InvalidAccessKeyId|UserNotFound|AccessDenied|InvalidToken|ExpiredToken|RequestTimeTooSkewed|Forbidden|Status ?Code: (?:401|403)/i,
-  ],
-  [
-    "unreachable",
-    /connection refused|connection reset|broken pipe|no such host|i\/o timeout|timeout awaiting|deadline exceeded|unreachable|no route to host|server misbehaving|\bEOF\b|x509|tls:|request send failed|XML syntax error|RequestError|exceeded maximum number of attempts|SlowDown|ServiceUnavailable|InternalError|Status ?Code: 5\d\d/i,
-  ],
-];
-
-export interface Complaint {
-  readonly reason: FailureReason | "no-backup";
-  /** litestream's own words; empty when it said nothing. */
-  readonly words: string;
-  /** `false` where it said nothing but that it was stopped, or where the reason is a guess from what it did. */
-  readonly said: boolean;
-}
-
-/**
- * What litestream complains of in its last lines.
- * @param names the database's path and the replica's URL: what looks like a complaint inside them is none
- */
-export function complaintOf(lines: readonly string[], names: readonly string[]): Complaint {
-  // litestream also names the replica by a part of its URL.
-  const parts = names.flatMap((name) => name.split(/[/?#]/)).filter((part) => reasonIn(part) !== undefined);
-  const withoutNames = (text: string) =>
-    [...names, ...parts].reduce((rest, name) => rest.replaceAll(name, ""), text);
-  let fallback = "";
-  let stopped = "";
-  for (const line of lines.toReversed()) {
-    const words = wordsOf(line);
-    if (words === undefined) continue;
-    const reason = reasonIn(withoutNames(words));
-    if (reason !== undefined) return { reason, words, said: true };
-    if (STOPPED.test(words)) stopped ||= words;
-    else fallback ||= words;
-  }
-  if (fallback === "" && stopped === "" && keepsAsking(lines)) {
-    return {
-      reason: "unreachable",
-      words: "it sent the same request again and again, without an answer that it could use",
-      said: false,
-    };
-  }
-  // In rollback-journal mode a reader is enough: litestream can't change it to WAL then.
-  const hint = /database (?:table )?is locked/.test(fallback)
-    ? " (another connection holds it: close it)"
-    : "";
-  return { reason: "failed", words: (fallback || stopped) + hint, said: fallback !== "" };
-}
-
-/**
- * Whether another try may mend what a restore complains of: the store, or an object that was listed and has gone since, as
- * by the compaction of a litestream that runs elsewhere.
- */
-export function mayPass({ reason, words }: Complaint): boolean {
-  if (reason === "unreachable") return true;
-  return reason === "failed" && /NoSuchKey|Status ?Code: 404|file does not exist/i.test(words);
-}
-
-/** What a restore says where it finds no state of the moment that it was asked for. */
-export const NO_STATE = /no matching backup|no snapshots available/;
-
-/** What a signal makes of a request that is under way. */
-const STOPPED = /\bcontext canceled$/;
-
-function reasonIn(text: string): Complaint["reason"] | undefined {
-  return REASONS.find(([, pattern]) => pattern.test(text))?.[0];
-}
-
-/** What an error line says; `undefined` for a line that complains of nothing. */
-function wordsOf(line: string): string | undefined {
-  // logfmt: 0.3.12 and later
-  const logfmt = /^time=\S+ level=(\S+) (.*)$/.exec(line);
-  if (logfmt) {
-    if (!/^(?:WARN|ERROR)$/.test(logfmt[1] ?? "")) return undefined;
-    return quoted(logfmt[2] ?? "");
-  }
-  // the same before they have read their configuration
-  const dated = /^\d{4}\/\d\d\/\d\d \d\d:\d\d:\d\d (\S+) (.*)$/.exec(line);
-  if (dated) return /^(?:WARN|ERROR)$/.test(dated[1] ?? "") ? quoted(dated[2] ?? "") : undefined;
-  // ≤ 0.3.9 has no levels, a fatal error of 0.5 begins with `Error: `.
-  const informs =
-    /^(?:litestream |initialized db|replicating to|signal received|\s*$|[0-9a-f]{8} {2}|replica\s+generation\s|(?:level\s+)?min_txid\s)|: sync: new generation "[0-9a-f]{16}"|\(s3\): snapshot written [0-9a-f]{16}\/|^\s*status code: \d+, request id/;
-  return informs.test(line)
-    ? undefined
-    : line.replace(/^Error: |^.*: (?=(?:monitor|sync) error: )/, "").trim();
-}
-
-/** The value of `error="…"`, or the whole text. */
-function quoted(text: string): string {
-  const value = /\berror=("(?:[^"\\]|\\.)*"|\S+)/.exec(text)?.[1];
-  if (value === undefined) return text;
-  if (!value.startsWith('"')) return value;
-  return value.slice(1, -1).replace(/\\([nt"\\])/g, (_, c: string) => (c === "n" || c === "t" ? " " : c));
-}
-
-/**
- * 0.5 says nothing while it retries, but at debug level it names each request. No more than a guess: it also asks for the
- * list of what is there twice in a row.
- */
-function keepsAsking(lines: readonly string[]): boolean {
-  const requests = lines.flatMap((line) => /msg="s3 request".* (s3\.method=.*)$/.exec(line)?.[1] ?? []);
-  return requests.length > 1 && requests.at(-1) === requests.at(-2);
 }
 
 /** Where litestream finds the store of a replica. */

@@ -35,6 +35,8 @@ export interface Wanted extends Pick<RestoreHow, "ifReplicaExists" | "integrityC
 const INCOMPLETE =
   "the replica holds objects of a backup, but its beginning is missing, perhaps taken by a lifecycle rule of the bucket; " +
   "bring them back, or use another REPLICA_URL to begin anew";
+const VANISHED =
+  "litestream found no backup, although there is one: objects have vanished meanwhile, as by a compaction";
 const NO_LIST = "the list of what the replica holds could not be read";
 
 /** @throws LitestreamUnsupportedError where this litestream can't check what it has restored */
@@ -77,6 +79,10 @@ export async function download(
       const words = `the replica holds no state of ${moment.toISOString()}: the first one is of ${secondOf(since)}`;
       return failed("no-backup", words, "Choose a later `timestamp`.");
     }
+    if (complaint.reason === "no-backup" && !moment && !signal.aborted && dialect.list !== undefined) {
+      const look = await lookAtChain(job, dialect, signal);
+      if ("chain" in look && look.chain === "whole") return vanished();
+    }
     const words = complaint.words || "litestream ended without a word";
     return { ...failed(complaint.reason, words), passes: mayPass(complaint) };
   }
@@ -85,6 +91,7 @@ export async function download(
     // 0.5 says the same where the beginning of the backup is missing.
     const look = await lookAtChain(job, dialect, signal);
     if ("words" in look) return failed("failed", look.words);
+    if (dialect.list !== undefined && look.chain === "whole") return vanished();
     return dialect.list !== undefined && look.chain !== "none"
       ? failed("failed", INCOMPLETE)
       : { size: undefined };
@@ -121,5 +128,8 @@ const failed = (reason: Failed["reason"], words: string, advice: string = ADVICE
   advice,
   passes: false,
 });
+
+/** 0.5.18 plans anew by itself where an object has gone, and says that there is no backup where its transaction went too. */
+const vanished = (): Failed => ({ ...failed("failed", VANISHED), passes: true });
 
 const secondOf = (date: Date) => date.toISOString().replace(".000Z", "Z");

@@ -383,6 +383,7 @@ describe("another try", () => {
     return { proxy, ...setUp(replicaUrl(proxy.port, path)) };
   }
   const isObject = (method = "", url = "") => method === "GET" && /\.(?:ltx|lz4)/.test(url);
+  const isObjectLine = (line: string) => isObject(...line.split(" "));
 
   test.each([
     ["answers 503", { status: 503 }],
@@ -394,6 +395,7 @@ describe("another try", () => {
       const { proxy, config, log, files } = await faulty();
       // So many that 0.3, which tries a request four times, gives up; 0.5 tries ten times, and pauses ever longer.
       const times = fault !== "gone" && IS_0_3 ? 6 : 2;
+      const again = () => warnings(log).filter((msg) => msg.includes("tried again")).length;
       let failures = 0;
       const targets = new Set<string>();
       let most = 0;
@@ -403,7 +405,8 @@ describe("another try", () => {
         for (const target of now) targets.add(target);
         most = Math.max(most, now.size);
         failures += 1;
-        return failures <= times ? fault : undefined;
+        // 0.5.18 plans anew by itself where an object has gone.
+        return failures <= times || (fault === "gone" && again() === 0) ? fault : undefined;
       };
       await config.restore({ timeoutSeconds: 50 });
       expect(files().filter((name) => !name.startsWith("."))).toEqual(["db.sqlite"]);
@@ -411,8 +414,38 @@ describe("another try", () => {
       expect(failures).toBeGreaterThan(times);
       expect(most).toBeLessThanOrEqual(1);
       // 0.5 tries a failing store again by itself.
-      const again = warnings(log).filter((msg) => msg.includes("tried again"));
-      if (IS_0_3 || fault === "gone") expect(again.length).toBeGreaterThan(0);
+      if (IS_0_3 || fault === "gone") expect(again()).toBeGreaterThan(0);
+    },
+  );
+
+  // 0.5.18 restores up to the transaction that it has planned for, which may be in no object of its own any more.
+  test.skipIf(IS_0_3)(
+    "objects that a compaction replaces during the restore are not taken for no backup",
+    async () => {
+      const path = newPath();
+      await live(replicaUrl(s3.port, path), 10);
+      const proxy = await startFaultProxy(s3.port);
+      onTestFinished(() => proxy.stop());
+      let go = () => {};
+      const replaced = new Promise<void>((resolve) => {
+        go = resolve;
+      });
+      proxy.fault = ({ method, url }) => (isObject(method, url) ? { after: replaced } : undefined);
+      const [one, other] = [setUp(replicaUrl(proxy.port, path)), setUp(replicaUrl(proxy.port, path))];
+      const restores = Promise.all([
+        one.config.restore({ timeoutSeconds: 50 }),
+        other.config.restore({ timeoutSeconds: 50, ifReplicaExists: true }),
+      ]);
+      await until(() => proxy.requests.filter(isObjectLine).length >= 2);
+      const old = await s3.keys(path);
+      const { config } = setUp(replicaUrl(s3.port, path));
+      await config.restore();
+      await writeRows(config.dbpath, 5);
+      for (const _ of ["a whole copy", "a snapshot"])
+        await config.replicateOnce({ timeoutSeconds: 40, keepLocal: true });
+      for (const key of old) await s3.expire(key);
+      go();
+      for (const dbpath of await restores) expect(rowsIn(dbpath)).toBe(15);
     },
   );
 

@@ -377,6 +377,21 @@ describe("what the file is", () => {
     });
   });
 
+  test("one that is newer than any that was tried says so once, by number", async () => {
+    const file = fakeLitestream("litestream", '[ "$*" = version ] && { echo v0.5.117; exit; }');
+    const { logger, lines } = memoryLogger();
+    const env = { PATH: process.env.PATH };
+    const options = { env, signal: new AbortController().signal, redact: (text: string) => text, logger };
+    await identifyBinary(file, options);
+    expect(await identifyBinary(file, options)).toMatchObject({ version: "0.5.117" });
+    const told = {
+      level: 30,
+      litestream: "0.5.117",
+      msg: expect.stringMatching(/^litestream 0\.5\.117 is newer/),
+    };
+    expect(lines.filter(({ level }) => level >= 30)).toEqual([expect.objectContaining(told)]);
+  });
+
   test("what was not litestream is asked again", async () => {
     const file = executable("litestream", `#!/bin/sh\n[ -e ${folder}/mended ] && exec ${NATIVE} "$@"\n`);
     await expect(identify(file)).rejects.toThrow(LitestreamUnsupportedError);

@@ -6,6 +6,7 @@ import {
   configurationOf,
   copySize,
   identify,
+  isUntried,
   mayPass,
   NO_BACKUP,
   objectsOf,
@@ -143,12 +144,26 @@ describe("identify", () => {
   test.each([
     ["0.5.10\n", "0.5.10"],
     ["v0.5.17\n", "0.5.17"],
+    ["v0.5.18\n", "0.5.18"],
     ["(development build)\n", "0.5 (development build)"],
     ["0.6.0-beta.1\n", "0.6.0-beta.1"],
   ])("0.5 with -once answers %j", (version, expected) => {
     const known = ask(version, "0.5.17", "0.5.10");
     expect(known).toMatchObject({ version: expected, dialect: { replicate: { ends: "self" } } });
     expect(known?.dialect.blindTo).toBeUndefined();
+  });
+
+  test.each([
+    [false, "0.3.14"],
+    [false, "0.3 (development build)"],
+    [false, "0.5.9"],
+    [false, "0.5.18"],
+    [true, "0.5.19"],
+    [true, "0.5.100"],
+    [true, "0.6.0-beta.1"],
+    [true, "1.0.0"],
+  ])("newer than what was tried: %s, %s", (untried, version) => {
+    expect(isUntried(version)).toBe(untried);
   });
 
   test("0.5 without -once can't prove a replication", () => {

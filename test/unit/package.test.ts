@@ -122,8 +122,9 @@ describe("who may know what", () => {
     "level=INFO",
     "-if-replica-exists",
     "-once",
-  ])("what litestream says or takes is known to dialect.ts alone: %s", (words) => {
-    expect(filesWith(new RegExp(words))).toEqual(["litestream/dialect.ts"]);
+  ])("what litestream says or takes is known to dialect.ts and complaint.ts alone: %s", (words) => {
+    const knowing = filesWith(new RegExp(words)).filter((file) => file !== "litestream/complaint.ts");
+    expect(knowing).toEqual(["litestream/dialect.ts"]);
   });
 
   test("nothing writes to the console or to stdout", () => {

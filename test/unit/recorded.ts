@@ -29,7 +29,7 @@ export const COMMANDS = {
 	version      prints the binary version
 
 `,
-  /** 0.5.10 and 0.5.17 */
+  /** 0.5.10, 0.5.17 and 0.5.18 */
   "0.5.17": `${HEAD}	databases    list databases specified in config file
 	info         show daemon information
 	list         list all managed databases
@@ -77,7 +77,7 @@ export const REPLICATE_HELP = {
 	    Disables environment variable expansion in configuration file.
 
 `,
-  /** 0.5.6 – 0.5.10; 0.5.17 has more behind it */
+  /** 0.5.6 – 0.5.10; 0.5.17 and 0.5.18 have more behind it, and the same */
   "0.5.10": `${HELP_HEAD}
 	-once
 	    Replicate once and exit. This performs a single sync of all
@@ -116,7 +116,7 @@ export const RESTORE_HELP = {
 	    Defaults to 8
 
 `,
-  /** 0.5.10 and 0.5.17 */
+  /** 0.5.10 and 0.5.17; 0.5.18 has other words for -parallelism */
   "0.5.10": `${RESTORE_HEAD}
 	-parallelism NUM
 	    Determines the number of WAL files downloaded in parallel.
