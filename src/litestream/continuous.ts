@@ -27,6 +27,8 @@ import { identifyBinary, type Job } from "./binary.ts";
 import { startContinuous } from "./configuration.ts";
 import { complaintOf, type Dialect } from "./dialect.ts";
 import { assertTimeout, CutShort, pause, unlessCut, withLimit, withTurn } from "./limit.ts";
+import { DatabaseWatch, statOf } from "./replaced.ts";
+import { ReplicaWatch } from "./replica-watch.ts";
 import {
   admit,
   cutFailure,
@@ -39,15 +41,7 @@ import {
   replicate,
 } from "./replicate.ts";
 import { synchronise } from "./synchronise.ts";
-import {
-  BETWEEN_GENERATIONS_MS,
-  furthest,
-  hasMovedOn,
-  lookAtReplica,
-  movedOn,
-  ownPosition,
-  remember,
-} from "./writers.ts";
+import { BETWEEN_GENERATIONS_MS, furthest, ownPosition, remember } from "./writers.ts";
 
 export interface ContinuousOptions {
   /** How long the first synchronisation may take at most, in seconds: positive and finite. It is a whole copy of the database. */
@@ -108,15 +102,19 @@ const MIN_BACKOFF_MS = 1000;
 const MAX_BACKOFF_MS = 60_000;
 /** One that ends after so long a time has not been started in vain. */
 const STEADY_MS = 60_000;
-/** How often the replica is looked at while litestream runs: so long another machine may go on unnoticed. */
+/** How often the replica is looked at while litestream runs: so long another machine, or a store that loses objects, may go on unnoticed. */
 const RIVAL_MS = 30_000;
 /** The longest that a look at the replica may take before litestream is started again. */
 const LOOK_SECONDS = 30;
 /** How long litestream may take for its last synchronisation where the proof comes anyway. */
 const END_MS = 5000;
 const UNBEGUN_END_MS = 100;
+/** A file that was put into the place of the database must be left alone for so long before litestream opens that. */
+const SETTLED_MS = 1000;
 const DISPOSE_SECONDS = 30;
 const MAX_LINES = 50;
+const REPLACED =
+  "the database file was removed, or replaced by another one, while it was replicated; a whole copy of the one that is there goes up";
 
 /** Those of this process, by database. */
 const underWay = processState("continuous replications", () => new Map<string, Supervisor>());
@@ -224,7 +222,9 @@ class Supervisor {
   /** Whether a whole copy must go up before the next litestream. */
   #copyIsDue = false;
   #patienceMs = PATIENCE_MS;
-  #isLooking = false;
+  /** Of the litestream that runs. */
+  #database: DatabaseWatch | undefined;
+  #isReplaced = false;
   /** How the files looked when everything was in the replica; since when they look different. */
   #covered: Fingerprint | undefined;
   #pendingSince: number | undefined;
@@ -275,7 +275,12 @@ class Supervisor {
 
   /** Ends it; litestream has so long for its last synchronisation. */
   async end(withinMs: number): Promise<void> {
-    this.#endMs = withinMs;
+    // At its end litestream may write what it has of the old file into the new one.
+    const isReplaced = await Promise.race([
+      this.#database?.isReplaced({ atOnce: true }),
+      sleep(withinMs / 2, false, { ref: false }),
+    ]);
+    this.#endMs = isReplaced ? 0 : withinMs;
     this.#stop.abort(new CutShort("aborted"));
     await this.over;
   }
@@ -336,6 +341,12 @@ class Supervisor {
     const { signal } = this.#stop;
     const { continuous, replicate: how } = dialect;
     if (continuous === undefined || how === undefined) throw new TypeError("this litestream can't go on");
+    for (let look = ""; this.#isReplaced && look !== statOf(job.dbpath) && !signal.aborted; ) {
+      look = statOf(job.dbpath);
+      await sleep(SETTLED_MS, undefined, { signal, ref: false }).catch(() => {});
+    }
+    this.#isReplaced = false;
+    if (signal.aborted) return cutFailure(job, signal, 0);
     if (fileKind(job.dbpath) !== "file") {
       return failure(job, "not-a-database", "there is no plain file in its place");
     }
@@ -352,6 +363,7 @@ class Supervisor {
       const age = hasLitestreamFolder(job.dbpath) ? 0 : ageOf(job.dbpath);
       if (age < BETWEEN_GENERATIONS_MS) await pause(BETWEEN_GENERATIONS_MS - age, signal);
     }
+    const database = await DatabaseWatch.begin(job, signal);
     if (signal.aborted) return cutFailure(job, signal, 0);
     // What was committed between two runs, litestream 0.5 can miss: each begins with a whole copy. With nothing to go on from,
     // it makes one by itself, unless the newest object of the replica fits to the -wal.
@@ -388,7 +400,11 @@ class Supervisor {
       latest = fingerprint(job.dbpath);
     };
     const follow = continuous.following({ now: () => fingerprint(job.dbpath), before: () => before });
+    const life = new AbortController();
+    const replica = new ReplicaWatch(job, dialect, () => position, life.signal);
     let synced = false;
+    let isUp = false;
+    let isHeld = false;
     let over = false;
     this.#pendingSince = performance.now();
     this.#covered = undefined;
@@ -399,7 +415,9 @@ class Supervisor {
       if (over) return;
       if (continuous.mute.test(line)) mute();
       if (!synced) reading?.see(line);
+      replica.hear(line);
       const heard = follow(line);
+      if (heard !== undefined) isUp = heard !== "failing";
       if (heard === "failing") {
         const { reason, words } = complaintOf([shown], [job.dbpath, job.s3]);
         const end = failure(job, reason === "no-backup" ? "failed" : reason, words);
@@ -409,9 +427,24 @@ class Supervisor {
         const read = synced || reading === undefined ? "whole" : reading.end();
         this.#copyIsDue = read !== "whole" && !(copied && read === "added");
         if (this.#copyIsDue) return cut(failure(job, "failed", "litestream did not begin with a whole copy"));
+        const isFirst = !synced;
         synced = true;
+        database.opened();
         if (how.startsFresh) position = this.#own(dialect, position);
         this.#synced(heard.synced);
+        if (isHeld) this.#held();
+        else if (isFirst) void untilHeld();
+      }
+    };
+    // The word of litestream, and of the store, is not enough: the list must show the first of it.
+    const untilHeld = async () => {
+      for (let wait = POLL_MS; !over; wait = Math.min(wait * 2, RIVAL_MS)) {
+        const seen = await replica.look();
+        if (over) return;
+        if (typeof seen === "object") return cut(seen);
+        isHeld = seen === "held";
+        if (isHeld) return isUp ? this.#held() : undefined;
+        await sleep(wait, undefined, { signal: life.signal, ref: false }).catch(() => {});
       }
     };
     const mute = () => {
@@ -427,9 +460,17 @@ class Supervisor {
       onLine,
     });
     this.#setRunning(true);
-    const timer = setInterval(() => this.#watch(cut), POLL_MS).unref();
-    const rivals = setInterval(() => {
-      void this.#lookForAnother(dialect, () => position).then((end) => end && cut(end));
+    this.#database = database;
+    const timer = setInterval(() => {
+      this.#watch(cut);
+      void database.isReplaced().then((isReplaced) => {
+        if (!isReplaced) return;
+        this.#isReplaced = true;
+        cut(failure(job, "failed", REPLACED));
+      });
+    }, POLL_MS).unref();
+    const looks = setInterval(() => {
+      void replica.look().then((seen) => typeof seen === "object" && cut(seen));
     }, RIVAL_MS).unref();
     const end = await unlessCut(
       Promise.race([
@@ -448,11 +489,15 @@ class Supervisor {
       signal,
     );
     clearInterval(timer);
-    clearInterval(rivals);
+    clearInterval(looks);
     over = true;
-    // Nothing is lost with one that has not begun: the database is here. A last synchronisation would replace the other's.
-    const isMoved = end?.reason === "replica-moved";
-    await child.end(isMoved ? 0 : this.#started ? this.#endMs : UNBEGUN_END_MS);
+    life.abort(new CutShort("aborted"));
+    this.#database = undefined;
+    // Nothing is lost with one that has not begun: the database is here. A last synchronisation would replace the other's, and
+    // at its end litestream may write what it has of an old file into the one that is there now.
+    const atOnce = end?.reason === "replica-moved" || this.#isReplaced;
+    await child.end(atOnce ? 0 : this.#started ? this.#endMs : UNBEGUN_END_MS);
+    await replica.quiet();
     this.#setRunning(false);
     if (muted) {
       throw new LitestreamUnsupportedError(
@@ -480,6 +525,10 @@ class Supervisor {
     this.#pendingSince = undefined;
     this.#patienceMs = PATIENCE_MS;
     this.#covered = covered;
+  }
+
+  /** Everything is up, and the replica's list has shown the first of it. */
+  #held(): void {
     if (!this.#started) {
       this.#started = true;
       this.#failingSince = undefined;
@@ -513,21 +562,6 @@ class Supervisor {
     if (silentMs < this.#patienceMs) return;
     this.#patienceMs = Math.min(this.#patienceMs * 2, MAX_PATIENCE_MS);
     cut(end);
-  }
-
-  /** Whether another machine writes to the replica too. One look at a time, and what can't be listed tells nothing. */
-  async #lookForAnother(dialect: Dialect, known: () => Position): Promise<End | undefined> {
-    if (this.#isLooking) return undefined;
-    this.#isLooking = true;
-    const job = this.#job;
-    const seen = await withLimit(LOOK_SECONDS, this.#stop.signal, (limit) =>
-      withTurn(limit, () => lookAtReplica(job, dialect, limit, "brief")),
-    ).catch((error: unknown) => job.logger.debug({ dbpath: job.dbpath }, messageOf(error)));
-    this.#isLooking = false;
-    if (!seen || "reason" in seen) return undefined;
-    // After the list: what litestream has uploaded lies in its folder before.
-    const own = furthest(known(), ownPosition(job.dbpath));
-    return hasMovedOn(job.dbpath, own, seen) ? failure(job, "replica-moved", movedOn(seen.at)) : undefined;
   }
 
   #tell(callback: () => void): void {

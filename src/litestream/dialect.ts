@@ -49,6 +49,8 @@ export interface Dialect {
     readonly mute: RegExp;
     /** Follows what it says, with or without secrets. `look` takes a look at the database's files. */
     readonly following: <Look>(look: Looks<Look>) => (line: string) => Heard<Look> | "failing" | undefined;
+    /** Up to where it has uploaded, by a line that says so. */
+    readonly uploaded: (line: string) => Mark | undefined;
   };
   readonly env: Environment;
   /** What makes the boots to come faster, and the bucket smaller; `undefined` where nothing is known to. */
@@ -68,6 +70,18 @@ export interface Dialect {
     readonly briefArgs?: (dbpath: string) => string[];
     /** `undefined` when what it prints is no such list. */
     readonly of: (stdout: string, stderr: string) => Seen | undefined;
+  };
+  /** Whether the replica's own lists show what litestream says that it has uploaded. */
+  readonly held?: {
+    /** The lists that tell; the first is one that `position` reads too. */
+    readonly lists: readonly ((dbpath: string) => string[])[];
+    /** `undefined` where they are no such lists. */
+    readonly of: (outputs: readonly Output[], mark: Mark) => Held | undefined;
+    /**
+     * By the brief list of `position`, whether everything from an earlier mark up to this one is there.
+     * @returns the mark from where the next look begins; `undefined` where only the whole lists tell
+     */
+    readonly briefly: (output: Output, from: Mark, mark: Mark) => Mark | undefined;
   };
   /** Lists what the replica holds, with times, and finds the state of a moment in it. */
   readonly moment: {
@@ -93,6 +107,20 @@ interface Looks<Look> {
 interface Heard<Look> {
   readonly synced: Look;
 }
+
+/** A place in a replica, as in `position`: the TXID (0.5), or where a segment of a generation begins (0.3). */
+export interface Mark {
+  readonly part: string;
+  readonly end: string;
+}
+
+export interface Output {
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** All is there up to the mark, and can be restored as far as the list tells: the mark to go on from. Else what is missing. */
+export type Held = { readonly from: Mark } | { readonly missing: string };
 
 /** What a look at the replica shows. */
 export interface Seen {
@@ -271,6 +299,25 @@ function following0_5<Look>({ before }: Looks<Look>): (line: string) => Heard<Lo
   };
 }
 
+/** 0.3 names the place where the segment begins: the index in hexadecimal, the offset in decimal. */
+function uploaded0_3(line: string): Mark | undefined {
+  const [, part, index = "", offset = ""] =
+    /^time=\S+ level=INFO msg="wal segment written" db=.* position=([0-9a-f]{16})\/([0-9a-f]{8}):(\d+) /.exec(
+      line,
+    ) ?? [];
+  return part === undefined ? undefined : { part, end: placeOf(String(Number.parseInt(index, 16)), offset) };
+}
+
+/** 0.5: what it has uploaded, or what it knows to be there. */
+function uploaded0_5(line: string): Mark | undefined {
+  const [, has, uploaded] =
+    /^time=\S+ level=\S+ msg=(?:"replica sync" .*\btxid\.replica=([0-9a-f]{16}) |"ltx file uploaded" .*\blevel=0 .*\bmaxTXID=([0-9a-f]{16}))/.exec(
+      line,
+    ) ?? [];
+  const end = uploaded ?? has;
+  return end === undefined || /^0+$/.test(end) ? undefined : { part: "", end };
+}
+
 const V0_3: Dialect = {
   format: "0.3",
   replicate: {
@@ -295,8 +342,17 @@ const V0_3: Dialect = {
     args: CONTINUOUS,
     mute: /^litestream (?:v\S+|\(development build\))$/,
     following: following0_3,
+    uploaded: uploaded0_3,
   },
   env: {},
+  held: {
+    lists: ["wal", "snapshots"].map((name) => (dbpath) => [name, ...CONFIGURED, dbpath]),
+    of: held0_3,
+    briefly: ({ stdout, stderr }, from, mark) => {
+      const segments = segmentsOf(stdout, stderr);
+      return segments && lacksSegments(segments, from, mark) === undefined ? from : undefined;
+    },
+  },
   position: { args: (dbpath) => ["wal", ...CONFIGURED, dbpath], of: endsOf0_3 },
   // Not `generations`, which wants the database to be there.
   moment: { args: (dbpath) => ["wal", ...CONFIGURED, dbpath], of: stateOf0_3 },
@@ -321,7 +377,7 @@ const V0_5: Dialect = {
     damaged: DAMAGED,
     startsFresh: false,
   },
-  continuous: { args: CONTINUOUS, mute: NEVER, following: following0_5 },
+  continuous: { args: CONTINUOUS, mute: NEVER, following: following0_5, uploaded: uploaded0_5 },
   upkeep: {
     args: ["replicate", ...CONFIGURED],
     // It says so once the removal is tried, whatever came of that.
@@ -334,6 +390,11 @@ const V0_5: Dialect = {
     args: (dbpath) => ["ltx", "-level", "all", ...CONFIGURED, dbpath],
     briefArgs: (dbpath) => ["ltx", "-level", "0", ...CONFIGURED, dbpath],
     of: endOf0_5,
+  },
+  held: {
+    lists: [(dbpath) => ["ltx", "-level", "all", ...CONFIGURED, dbpath]],
+    of: held0_5,
+    briefly: briefly0_5,
   },
   moment: { args: (dbpath) => ["ltx", "-level", "all", ...CONFIGURED, dbpath], of: stateOf0_5 },
 };
@@ -623,19 +684,30 @@ function endOf0_5(stdout: string): Seen | undefined {
 /** As litestream writes it. */
 const txid = (id: bigint) => id.toString(16).padStart(16, "0");
 
+/** A text that sorts as the place does. */
+const placeOf = (index: string, offset: string) => `${index.padStart(12, "0")}:${offset.padStart(16, "0")}`;
+
+interface Segment {
+  readonly generation: string;
+  readonly index: number;
+  /** Its index and offset. */
+  readonly end: string;
+  readonly created: number;
+}
+
 /** What 0.3 lists by `wal`, one segment a line; it prints index, offset and size in decimal. */
-function segmentsOf(stdout: string, stderr: string) {
+function segmentsOf(stdout: string, stderr: string): Segment[] | undefined {
   // Its exit code is 0 all the same. Later versions say it on stdout, in the middle of the list.
   if (/: cannot (?:determine generations|fetch wal segments): /.test(stderr)) return undefined;
   const [header = "", ...rows] = stdout.trimEnd().split("\n");
   if (!/^replica\s+generation\s+index\s+offset\s+size\s+created\s*$/.test(header)) return undefined;
-  const segments: { generation: string; end: string; created: number }[] = [];
+  const segments: Segment[] = [];
   for (const row of rows) {
     const [, generation, index, offset, created = ""] =
       /^\S+\s+([0-9a-f]{16})\s+(\d+)\s+(\d+)\s+\d+\s+(\S+)/.exec(row) ?? [];
     if (generation === undefined || index === undefined || offset === undefined) return undefined;
-    const end = `${index.padStart(12, "0")}:${offset.padStart(16, "0")}`;
-    segments.push({ generation, end, created: Date.parse(created) });
+    const end = placeOf(index, offset);
+    segments.push({ generation, index: Number(index), end, created: Date.parse(created) });
   }
   return segments;
 }
@@ -651,6 +723,65 @@ function endsOf0_3(stdout: string, stderr: string): Seen | undefined {
     if (!(created <= last)) last = created;
   }
   return { position, at: dateOf(last), copies: new Map() };
+}
+
+/** What 0.3 needs for a restore of the mark: a snapshot, and a beginning of each index of the WAL from there on. */
+function held0_3([wal, snapshots]: readonly Output[], mark: Mark): Held | undefined {
+  const segments = wal && segmentsOf(wal.stdout, wal.stderr);
+  if (segments === undefined || snapshots === undefined) return undefined;
+  if (/cannot (?:determine|fetch|find)/.test(snapshots.stderr)) return undefined;
+  const [header = "", ...rows] = snapshots.stdout.trimEnd().split("\n");
+  if (!/^replica\s+generation\s+index\s+size\s+created\s*$/.test(header)) return undefined;
+  let newest: Mark | undefined;
+  for (const row of rows) {
+    const [, part, index] = /^\S+\s+([0-9a-f]{16})\s+(\d+)\s+\d+\s/.exec(row) ?? [];
+    if (part === undefined || index === undefined) return undefined;
+    const begin = { part, end: placeOf(index, "0") };
+    if (part === mark.part && begin.end <= mark.end && begin.end >= (newest?.end ?? "")) newest = begin;
+  }
+  if (newest === undefined) return { missing: `its list has no snapshot of the generation ${mark.part}` };
+  const missing = lacksSegments(segments, newest, mark);
+  return missing === undefined ? { from: newest } : { missing };
+}
+
+/** What of the WAL is missing between the two; `undefined`: nothing. */
+function lacksSegments(segments: readonly Segment[], from: Mark, { part, end }: Mark): string | undefined {
+  const own = segments.filter(({ generation }) => generation === part);
+  if (from.part !== part || !own.some((segment) => segment.end >= end)) {
+    return `its list of the WAL of the generation ${part} ends before what was uploaded last`;
+  }
+  const places = new Set(own.map((segment) => segment.end));
+  const [first, last] = [from.end, end].map((place) => Number.parseInt(place, 10)) as [number, number];
+  for (let index = first; index <= last; index += 1) {
+    if (!places.has(placeOf(String(index), "0"))) {
+      return `its list has no beginning of the WAL ${index} of the generation ${part}, so that a restore would fail`;
+    }
+  }
+  return undefined;
+}
+
+/** Whether the list shows the mark, in whatever object it has come to be, and a chain of objects up to there. */
+function held0_5([all]: readonly Output[], mark: Mark): Held | undefined {
+  const objects = all && objectsOf(all.stdout);
+  const chain = all && chainOf(all.stdout);
+  if (objects === undefined || chain === undefined) return undefined;
+  if (chain === "none") return { missing: "its list of objects is empty" };
+  if (!objects.some(({ max }) => max >= BigInt(`0x${mark.end}`))) {
+    return { missing: `its list ends before the transaction ${mark.end}` };
+  }
+  return chain === "whole"
+    ? { from: mark }
+    : { missing: "its list lacks objects at the beginning or in between, so that a restore would fail" };
+}
+
+/** Level 0 loses what was compacted, and then only the whole list tells. */
+function briefly0_5({ stdout }: Output, from: Mark, mark: Mark): Mark | undefined {
+  const [first, last] = [from.end, mark.end].map((end) => BigInt(`0x${end}`)) as [bigint, bigint];
+  let reached = first - 1n;
+  for (const { min, max } of objectsOf(stdout)?.toSorted(byFirst) ?? []) {
+    if (min <= reached + 1n && max > reached) reached = max;
+  }
+  return reached >= last ? mark : undefined;
 }
 
 const dateOf = (ms: number) => (Number.isNaN(ms) ? undefined : new Date(ms));

@@ -15,19 +15,14 @@ import { pause } from "./limit.ts";
 /** In characters; a line has about 80. A longer list has lost its header, and counts as one that can't be read. */
 export const LIST_LIMIT = 16 * 1024 * 1024;
 
-/**
- * Lists the replica; a complaint where that could not be done.
- * @param extent how much of it is listed: `brief` is enough to tell while this machine's litestream runs
- */
+/** Lists the replica; a complaint where that could not be done. */
 export async function lookAtReplica(
   job: Job,
   dialect: Dialect,
   signal: AbortSignal,
-  extent: "all" | "brief" = "all",
 ): Promise<Seen | Complaint | undefined> {
   if (dialect.position === undefined) return undefined;
-  const { args: all, briefArgs = all } = dialect.position;
-  const args = (extent === "all" ? all : briefArgs)(job.dbpath);
+  const args = dialect.position.args(job.dbpath);
   const child = startLitestream(job, args, { signal, capture: LIST_LIMIT });
   const { exitCode, stdout, stderr, lines } = await child.ended;
   const seen = exitCode === 0 ? dialect.position.of(stdout, stderr) : undefined;

@@ -8,6 +8,8 @@ export type Fault =
   | { status: 403 | 404 | 500 | 503 }
   /** There is no such object. */
   | "gone"
+  /** What is uploaded is said to be stored, and is not; the rest goes through. */
+  | "pretend"
   /** The connection is cut at once. */
   | "reset"
   /** Nothing comes, ever. */
@@ -61,6 +63,8 @@ export async function startFaultProxy(target: number, { plainParts = false } = {
     const fault = proxy.fault(incoming);
     if (fault === "gone") refuse(incoming, outgoing, 404, "NoSuchKey");
     else if (fault === "stall") incoming.resume();
+    else if (fault === "pretend" && (incoming.method === "PUT" || /[?&]upload/.test(line)))
+      void pretend(incoming, outgoing);
     else if (fault === "reset") incoming.socket.destroy();
     else if (typeof fault === "object" && "status" in fault) refuse(incoming, outgoing, fault.status);
     else if (typeof fault === "object" && ("after" in fault || "delayMs" in fault)) {
@@ -68,7 +72,7 @@ export async function startFaultProxy(target: number, { plainParts = false } = {
       // A client that is gone takes its request with it: late uploads of a killed litestream are a thing of their own.
       void held.then(() => incoming.socket.destroyed || forward(target, incoming, outgoing, undefined));
     } else if (plainParts && isCompletion(line)) void completeWithPlainParts(target, incoming, outgoing);
-    else forward(target, incoming, outgoing, fault);
+    else forward(target, incoming, outgoing, fault === "pretend" ? undefined : fault);
   });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
@@ -94,6 +98,18 @@ function refuse(
     outgoing.writeHead(status, { "content-type": "application/xml" });
     outgoing.end(incoming.method === "HEAD" ? undefined : body);
   });
+}
+
+/** Says of any upload, also of one in parts, that it has come in. */
+async function pretend(incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
+  const etag = '"d41d8cd98f00b204e9800998ecf8427e"';
+  await incoming.resume().toArray();
+  outgoing.writeHead(200, { etag, "content-type": "application/xml" });
+  if (incoming.method !== "POST") return void outgoing.end();
+  const [name, content] = /[?&]uploadId=/.test(incoming.url ?? "")
+    ? ["CompleteMultipartUploadResult", `<ETag>${etag.replaceAll('"', "&quot;")}</ETag>`]
+    : ["InitiateMultipartUploadResult", "<UploadId>none</UploadId>"];
+  outgoing.end(`<?xml version="1.0" encoding="UTF-8"?><${name}>${content}</${name}>`);
 }
 
 const isCompletion = (line: string) => /^POST .*[?&]uploadId=/.test(line);
