@@ -363,9 +363,7 @@ class World {
   #knowsReplica(version: Version): boolean {
     try {
       const record = readFileSync(join(this.#folder, ".db.sqlite-litestream-s3"), "utf8");
-      const format = version.is03 ? "0.3 " : "0.5 ";
-      const { replicas }: { replicas: { place: string; position?: unknown }[] } = JSON.parse(record);
-      return replicas.some(({ place, position }) => place.startsWith(format) && position !== undefined);
+      return JSON.parse(record).replica.startsWith(version.is03 ? "0.3 " : "0.5 ");
     } catch {
       return false;
     }
