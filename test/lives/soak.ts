@@ -18,7 +18,8 @@ import { LITESTREAM, saysWhatIsUp } from "../support/litestream.ts";
 import { startS3 } from "../support/s3.ts";
 import { type History, histories } from "./history.ts";
 import { Report } from "./report.ts";
-import { play, type Version } from "./world.ts";
+import type { Version } from "./stage.ts";
+import { play } from "./world.ts";
 
 const { values } = parseArgs({
   options: {
