@@ -41,7 +41,7 @@ test("what the app checkpoints after a replication that kept the database is in 
         end: {
           how: "shutdown",
           close: false,
-          reader: false,
+          company: undefined,
           writer: "other",
           everyMs: 20,
           checkpoints: false,
@@ -51,6 +51,8 @@ test("what the app checkpoints after a replication that kept the database is in 
           ...quiet,
         },
         litestream: 0,
+        spelling: "plain",
+        before: undefined,
       },
     ],
   };

@@ -106,6 +106,7 @@ function refused(
   overtimeMs: number,
 ): void {
   Report.count(stage.report.continuous, `refused: ${error.reason ?? error.code}`);
+  stage.justify(error.reason);
   // It begins to end what it has started at its deadline.
   if (overtimeMs > 2 * OVERTIME_MS) {
     stage.report.deadlinesMissed += 1;

@@ -1,5 +1,6 @@
 import { fillDisk } from "../support/disk.ts";
-import type { FaultPlan, Life } from "./history.ts";
+import type { FaultPlan } from "./faults.ts";
+import type { Life } from "./history.ts";
 import { rival } from "./machines.ts";
 import { Report } from "./report.ts";
 import type { Outcome, Running } from "./running.ts";
@@ -15,8 +16,9 @@ import { beginPhase, endPhase, jumpClock, keepLitter, vanish } from "./troubles.
 
 export function startApp(stage: Stage, { life, version }: Now): Running {
   const { work, boot, killStep } = life;
-  const end = life.end.how === "shutdown" ? life.end : undefined;
-  const inVain = isLasting(end?.fault) || end?.writer !== "none" || end?.disk !== undefined;
+  const end = life.end.how === "crash" ? undefined : life.end;
+  const others = end?.how === "shutdown" && (end.writer !== "none" || end.disk !== undefined);
+  const inVain = isLasting(end?.fault) || others || end?.company?.leaves === "never";
   return stage.start("app", version, {
     database: stage.database,
     bootSeconds: isLasting(boot.fault) ? HURRIED_SECONDS : BOOT_SECONDS * stage.patience,
@@ -30,9 +32,10 @@ export function startApp(stage: Stage, { life, version }: Now): Running {
     end: end && {
       ...end,
       seconds: inVain ? HURRIED_SECONDS : PATIENT_SECONDS * stage.patience,
-      close: end.close && end.writer !== "same",
+      close: end.how === "exit" || (end.close && end.writer !== "same"),
     },
     killStep,
+    spelling: life.spelling,
   });
 }
 
@@ -102,6 +105,7 @@ async function bootFailed(
 ): Promise<void> {
   await app.ended;
   Report.count(stage.report.bootErrors, error.reason ?? error.code);
+  stage.justify(error.reason);
   const expected =
     life.boot.fault !== undefined ||
     life.boot.signal !== undefined ||

@@ -1,33 +1,10 @@
 import fc from "fast-check";
-import type { Fault } from "../support/fault-proxy.ts";
+import { type Company, company, type Exit, exit, type Mishap, mishap } from "./deployment.ts";
+import { faultPlan, inPercent, type Phase, type SignalPlan, signalPlan } from "./faults.ts";
+import { SPELLINGS, type Spelling } from "./places.ts";
 
 // A history is what happens to one app and its replica: lives on machines, one after the other. Plain data, so that
 // fast-check can choose, shrink and print it.
-
-/** What the store does to some of the requests of a phase. */
-export interface FaultPlan {
-  fault: Fault;
-  to: "any" | "GET" | "PUT";
-  /** So many such requests go through first. */
-  after: number;
-  /** So many are hit; `all`: the store stays like that until the phase is over. */
-  count: number | "all";
-}
-
-/** A signal to the app or to its litestream, when so many requests have come in the phase, or so much later. */
-export interface SignalPlan {
-  /** `app` gets SIGKILL, `litestream` the named signal; `both` get SIGKILL. */
-  who: "app" | "litestream" | "both";
-  signal: "SIGKILL" | "SIGTERM" | "SIGINT";
-  /** 0: as soon as the phase begins. */
-  atRequest: number;
-  laterMs: number;
-}
-
-export interface Phase {
-  fault: FaultPlan | undefined;
-  signal: SignalPlan | undefined;
-}
 
 /** The phase lasts from the call of `replicate()` to the last of the rows that are committed beside it. */
 export interface Continuous extends Phase {
@@ -75,10 +52,11 @@ export interface Life {
   killStep: { n: number; moment: "before" | "after" } | undefined;
   end:
     | { how: "crash" }
+    | Exit
     | (Phase & {
         how: "shutdown";
         close: boolean;
-        reader: boolean;
+        company: Company | undefined;
         writer: "none" | "same" | "other";
         everyMs: number;
         /** The writer also has SQLite move what it committed into the main file, and goes on in a `-wal` begun anew. */
@@ -91,6 +69,10 @@ export interface Life {
       });
   /** Which litestream this life has, as a step from the one before: 1 is an upgrade, -1 a downgrade. */
   litestream: 0 | 1 | -1;
+  /** How its settings spell the address of the replica. */
+  spelling: Spelling;
+  /** What happens before it. */
+  before: Mishap | undefined;
 }
 
 export type Start = "nothing" | "0 bytes" | "1 MB" | "500 MB";
@@ -109,31 +91,6 @@ export interface History {
   smallDisk: boolean;
   lives: Life[];
 }
-
-const fault: fc.Arbitrary<Fault> = fc.oneof(
-  fc.constantFrom<Fault>("reset", "stall", "stall-body", "drop-response"),
-  fc.record({ status: fc.constantFrom(403 as const, 404 as const, 500 as const, 503 as const) }),
-  fc.record({ delayMs: fc.constantFrom(50, 500, 3000) }),
-  fc.record({ slow: fc.record({ bytes: fc.constantFrom(100, 2000), everyMs: fc.constantFrom(1, 10) }) }),
-);
-
-const faultPlan: fc.Arbitrary<FaultPlan> = fc.record({
-  fault,
-  to: fc.constantFrom("any", "GET", "PUT"),
-  after: fc.constantFrom(0, 0, 1, 2, 3),
-  count: fc.constantFrom<1 | 2 | "all">(1, 2, "all"),
-});
-
-const signalPlan: fc.Arbitrary<SignalPlan> = fc.record({
-  who: fc.constantFrom("app", "litestream"),
-  signal: fc.constantFrom("SIGKILL", "SIGTERM", "SIGINT"),
-  atRequest: fc.constantFrom(0, 1, 1, 2, 2, 3, 3, 4, 5, 6, 8),
-  laterMs: fc.constantFrom(0, 0, 0, 0, 1, 5, 20, 100, 400, 1100),
-});
-
-/** Nothing, in so many of a hundred cases fewer than all. */
-const inPercent = <T>(percent: number, of: fc.Arbitrary<T>): fc.Arbitrary<T | undefined> =>
-  fc.oneof({ weight: 100 - percent, arbitrary: fc.constant(undefined) }, { weight: percent, arbitrary: of });
 
 /** From 0 to below 1, evenly: most doubles that fast-check chooses are close to 0. */
 const share = fc.nat(999).map((n) => n / 1000);
@@ -189,12 +146,13 @@ const life = (continuousPercent: number) =>
     ),
     end: fc.oneof(
       { weight: 1, arbitrary: fc.record({ how: fc.constant("crash") }) },
+      { weight: 2, arbitrary: exit },
       {
         weight: 6,
         arbitrary: fc.record({
           how: fc.constant("shutdown"),
           close: fc.boolean(),
-          reader: inPercent(15, fc.constant(true)).map(Boolean),
+          company: inPercent(20, company),
           writer: fc.constantFrom("none", "none", "none", "none", "same", "other"),
           everyMs: fc.constantFrom(1, 20, 300),
           checkpoints: fc.boolean(),
@@ -208,6 +166,8 @@ const life = (continuousPercent: number) =>
       },
     ),
     litestream: fc.constantFrom(0, 0, 0, 0, 1, -1),
+    spelling: fc.constantFrom("plain", "plain", "plain", ...SPELLINGS),
+    before: inPercent(25, mishap),
   }) as fc.Arbitrary<Life>;
 
 const START: readonly Start[] = ["nothing", "nothing", "0 bytes", "1 MB"];

@@ -9,7 +9,8 @@ import { BOOT_SECONDS, LAST_MS, PATIENT_SECONDS, type Stage, type Version } from
 export function knowsReplica(stage: Stage, version: Version): boolean {
   try {
     const record = readFileSync(join(stage.folder, ".db.sqlite-litestream-s3"), "utf8");
-    return JSON.parse(record).replica.startsWith(version.is03 ? "0.3 " : "0.5 ");
+    const { replicas } = JSON.parse(record) as { replicas: { place: string }[] };
+    return replicas.some(({ place }) => place.startsWith(version.is03 ? "0.3 " : "0.5 "));
   } catch {
     return false;
   }
@@ -84,6 +85,33 @@ export async function checkDisk(stage: Stage): Promise<void> {
   const { content, damaged } = check.events as Events & { damaged?: string };
   if (content === undefined) stage.fail(`the local database can't be read: ${damaged ?? check.stderr}`);
   stage.hold(() => stage.model.check(content, stage.model.acked, "on the old disk"));
+}
+
+/** What the replica holds is not this machine's any more, or nobody knows: an operator has it replaced with what is here. */
+export async function takeOver(stage: Stage, version: Version): Promise<void> {
+  const operator = stage.start("replicate", version, {
+    takeOver: true,
+    seconds: PATIENT_SECONDS * stage.patience,
+  });
+  await operator.ended;
+  const { result } = operator.events;
+  const ok = (result?.value as { ok: boolean } | undefined)?.ok === true;
+  Report.count(stage.report.answers, `takeOver: ${ok}`);
+  if (!ok && !stage.small)
+    stage.fail(`it did not take over: ${JSON.stringify(result)} ${operator.stderr.slice(-2000)}`);
+  if (ok && stage.hasLocal) stage.fail("true, but the local database is left");
+  stage.writers.add(version);
+  if (ok) stage.model.proven();
+  else if (!version.is03) stage.model.damaged();
+}
+
+/** A litestream by hand has written to the replica while the app had its life. */
+export async function takeBack(stage: Stage, version: Version): Promise<void> {
+  if (stage.hasLocal) {
+    await checkDisk(stage);
+    await takeOver(stage, version);
+  } else await look(stage, stage.model.acked, "after a litestream by hand");
+  stage.byHand = stage.hasLocal;
 }
 
 /** What another machine gets from the replica just now. */

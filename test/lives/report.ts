@@ -14,6 +14,8 @@ export class Report {
   readonly faults: Record<string, number> = {};
   /** What became of the lives that replicate all the time. */
   readonly continuous: Record<string, number> = {};
+  /** How processes ended that had called onShutdown(). */
+  readonly exits: Record<string, number> = {};
   readonly litestreams: Record<string, number> = {};
   /** What the histories asked for and this machine can't do, and why. */
   readonly notRun: Record<string, number> = {};
@@ -40,6 +42,7 @@ export class Report {
       ["faults", `${sum(this.faults)}: ${each(this.faults)}`],
       ["replicating all the time", each(this.continuous)],
       ["answers", each(this.answers)],
+      ["ends of the process", each(this.exits)],
       ["asked for, and not to be had on this machine", each(this.notRun)],
       ["rows acknowledged", this.rowsAcknowledged],
       ["rows looked at after boots", this.rowsChecked],

@@ -23,6 +23,9 @@ export interface Events {
   result?: Outcome;
   others?: Outcome[];
   overtimeMs?: number;
+  /** In milliseconds of a clock that all processes share: just before it closes the database, and when it had its answer. */
+  closingAt?: number;
+  answeredAt?: number;
 }
 
 /** A process of a life, and what it has said so far. */

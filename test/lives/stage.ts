@@ -3,9 +3,10 @@ import { join } from "node:path";
 import { mountSmallDisk, NO_SMALL_DISK, unmountDisk } from "../support/disk.ts";
 import type { FaultProxy } from "../support/fault-proxy.ts";
 import { processesWith } from "../support/processes.ts";
-import { KEY, replicaUrl, type S3, TOKEN } from "../support/s3.ts";
+import { KEY, type S3, TOKEN } from "../support/s3.ts";
 import type { History, Life } from "./history.ts";
 import { Model, type Stretch } from "./model.ts";
+import { placeAs, SPELLINGS, type Spelling } from "./places.ts";
 import { Report } from "./report.ts";
 import { Running, signalAll } from "./running.ts";
 
@@ -32,6 +33,12 @@ export const MISSES_COMMITS = /^0\.5\.(?:\d|1[0-6])$/;
 /** What `litestream restore` by hand leaves when it is killed: none of the library's files, and so it stays. */
 export const HAND_MADE = "db.sqlite.tmp";
 
+/** A process that has the database open, and can be ended. */
+export interface Companion {
+  readonly ended: Promise<unknown>;
+  kill(signal: NodeJS.Signals): boolean;
+}
+
 /** What a phase of a life has to know. */
 export interface Now {
   readonly life: Life;
@@ -53,6 +60,15 @@ export interface Beside {
   mayDamage: boolean;
 }
 
+/** What a process of a life is to do. */
+interface Spec extends Record<string, unknown> {
+  killStep?: Life["killStep"];
+  folder?: string;
+  port?: number;
+  path?: string;
+  spelling?: Spelling | undefined;
+}
+
 /** Where a history is played: its machines, its replica, its processes, and the model that all of them are held against. */
 export class Stage {
   readonly history: History;
@@ -70,7 +86,8 @@ export class Stage {
   lives = 0;
   litter: string | undefined;
   leak: string | undefined;
-  readonly company: Running[] = [];
+  /** The other processes that have the database open. */
+  readonly company: Companion[] = [];
   /** Signals of this phase that are to come later. */
   readonly signals: NodeJS.Timeout[] = [];
   /** What another machine has brought into the replica in this life, so that this one is out of date. */
@@ -80,6 +97,8 @@ export class Stage {
   beside: Beside | undefined;
   /** An app has been killed, and its litestream may still be at its last synchronisation. */
   orphan = false;
+  /** A litestream by hand has written to the replica in this life. */
+  byHand = false;
   /** What the replica holds is not said any more: two machines have written to it, in turns. */
   mixed = false;
 
@@ -183,6 +202,13 @@ export class Stage {
     throw new Error(`life ${this.lives}, litestream ${versions}: ${what}`);
   }
 
+  /** A refusal that accuses another machine, or another app, has a reason in this history. */
+  justify(reason: string | undefined): void {
+    const accuses = reason === "replica-moved" || reason === "foreign-backup";
+    if (accuses && this.overtaken === undefined && !this.mixed && !this.byHand)
+      this.fail(`a false accusation: ${reason}, but nobody else has written to the replica`);
+  }
+
   rowsOf({ work }: Life): number {
     return this.small ? Math.min(work.rows, 20) : work.rows;
   }
@@ -200,27 +226,28 @@ export class Stage {
     }
   }
 
-  start(role: string, version: Version, spec: Record<string, unknown>): Running {
-    const settings = {
-      key: KEY,
-      token: TOKEN,
-      s3: "",
-      folder: this.folder,
-      // Every other life keeps no history: what is older goes at its end.
-      historyHours: this.lives % 2 === 0 ? 0 : 24,
-    };
+  /** Starts a process of a life; what `spec` does not say is that of the life's machine. */
+  start(role: string, version: Version, spec: Spec): Running {
     const {
       killStep,
       folder = this.folder,
       port = this.proxy.port,
+      path = this.path,
+      spelling = SPELLINGS[0],
       ...rest
-    } = spec as { killStep?: Life["killStep"]; folder?: string; port?: number };
-    settings.folder = folder;
-    settings.s3 = replicaUrl(port, this.path);
+    } = spec;
+    const settings = {
+      key: KEY,
+      token: TOKEN,
+      ...placeAs(spelling, port, path),
+      folder,
+      // Every other life keeps no history: what is older goes at its end.
+      historyHours: this.lives % 2 === 0 ? 0 : 24,
+    };
     return new Running(
       {
         role,
-        dbpath: this.dbpath,
+        dbpath: join(folder, "db.sqlite"),
         acks: this.record,
         life: this.lives,
         settings,

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { Fault } from "../support/fault-proxy.ts";
 import { deadPid, processesWith } from "../support/processes.ts";
 import { secretIn } from "../support/secrets.ts";
-import type { FaultPlan, Phase, SignalPlan } from "./history.ts";
+import type { FaultPlan, Phase, SignalPlan } from "./faults.ts";
 import { Report } from "./report.ts";
 import { type Running, signalAll } from "./running.ts";
 import { HAND_MADE, type Stage } from "./stage.ts";

@@ -8,7 +8,8 @@ import { secretIn } from "../support/secrets.ts";
 import { orphaned, replicateBeside } from "./beside.ts";
 import { boot, startApp, work } from "./boot.ts";
 import type { History, Life } from "./history.ts";
-import { bootDowngraded, changeMachine, checkDisk, giveUp } from "./machines.ts";
+import { bootDowngraded, changeMachine, checkDisk, giveUp, takeBack } from "./machines.ts";
+import { befall } from "./mishaps.ts";
 import { Report } from "./report.ts";
 import { shutDown } from "./shutdown.ts";
 import { Stage, type Version } from "./stage.ts";
@@ -56,6 +57,7 @@ async function live(stage: Stage, life: Life): Promise<void> {
   Report.count(stage.report.litestreams, version.name);
 
   if (life.disk === "empty" && !stage.model.broken && stage.lives > 1) await changeMachine(stage);
+  if (life.before !== undefined && !downgraded) await befall(stage, life.before, version);
   if (downgraded && !stage.hasLocal) {
     await bootDowngraded(stage, version);
     stage.version = before; // the operator has seen the warning
@@ -81,6 +83,7 @@ async function live(stage: Stage, life: Life): Promise<void> {
   if (stage.beside !== undefined) await orphaned(stage, now, app, stage.beside);
   stage.beside = undefined;
   if (stage.mixed) return await checkDisk(stage);
+  if (stage.byHand) await takeBack(stage, version);
   if (stage.overtaken !== undefined) await giveUp(stage, version, stage.overtaken);
 }
 
@@ -99,7 +102,7 @@ async function lastLives(stage: Stage): Promise<void> {
     end: {
       how: "shutdown",
       close: true,
-      reader: false,
+      company: undefined,
       writer: "none",
       everyMs: 1,
       checkpoints: false,
@@ -109,6 +112,8 @@ async function lastLives(stage: Stage): Promise<void> {
       ...quiet,
     },
     litestream: 0,
+    spelling: "plain",
+    before: undefined,
   };
   const newest = Math.max(
     stage.version,

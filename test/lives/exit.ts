@@ -1,0 +1,53 @@
+import { appGone } from "./boot.ts";
+import { isInTheWay, welcome } from "./company.ts";
+import type { Exit } from "./deployment.ts";
+import { Report } from "./report.ts";
+import type { Running } from "./running.ts";
+import type { Now, Stage } from "./stage.ts";
+import { beginPhase, endPhase } from "./troubles.ts";
+
+/** The app has called onShutdown(), and somebody ends its process: only its exit code, its log and its disk say what has come of it. */
+export async function exit(stage: Stage, now: Now, app: Running, end: Exit): Promise<void> {
+  const { version, downgraded } = now;
+  const guest = await welcome(stage, now);
+  app.order("stop");
+  await app.until("closed");
+  const { broken } = stage.model;
+  const mayDamage = !version.is03 && (guest !== undefined || stage.litestreamWasHere);
+  beginPhase(stage, { fault: end.fault, signal: undefined }, app, "shutdown");
+  app.order("go");
+  await app.until("stopping");
+  if (end.by === "library" || end.by === "handler") app.kill("SIGTERM");
+  const leaves = guest?.plan.leaves === "soon" && setTimeout(guest.leave, guest.plan.afterMs);
+  const { code, signal } = await app.ended;
+  endPhase(stage);
+  // It may prove what the first process could not.
+  if (leaves && guest.plan.who === "late") await guest.ended;
+  if (leaves) clearTimeout(leaves);
+  await stage.stopCompany();
+  stage.readRecord();
+  if (signal !== null) {
+    if (stage.hasLocal && mayDamage) stage.model.damaged();
+    return await appGone(stage, app, "shutdown", true);
+  }
+  const by = end.by === "library" ? "the library" : `another's ${end.by}`;
+  Report.count(stage.report.exits, `${by}: exit code ${code}, ${stage.hasLocal ? "unproven" : "proven"}`);
+  stage.writers.add(version);
+  if (code === 0 && stage.hasLocal) stage.fail(`exit code 0 (${by}), but the database is not proven`);
+  if (stage.hasLocal && !/"level":50/.test(app.stderr))
+    stage.fail(`the process has ended (${by}) with ${code} before the proof, and the log has no error`);
+  if (!stage.hasLocal) stage.model.proven();
+  else if (mayDamage) stage.model.damaged();
+  const troubled =
+    end.fault !== undefined ||
+    guest !== undefined ||
+    (broken && !version.is03) ||
+    stage.small ||
+    downgraded ||
+    stage.overtaken !== undefined ||
+    isInTheWay(guest, false);
+  if (end.by === "library" && !troubled && code !== 0)
+    stage.fail(`nothing was wrong, but the exit code is ${code}: ${app.stderr.slice(-3000)}`);
+  if (/"reason":"(replica-moved|foreign-backup)"/.test(app.stderr))
+    stage.justify(/"reason":"(replica-moved|foreign-backup)"/.exec(app.stderr)?.[1]);
+}
