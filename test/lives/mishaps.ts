@@ -14,6 +14,8 @@ import { BOOT_SECONDS, PATIENT_SECONDS, type Stage, type Version } from "./stage
 export async function befall(stage: Stage, mishap: Mishap, version: Version): Promise<void> {
   // The litestream of a killed app may still be writing.
   if (stage.orphan || stage.model.broken) return;
+  const wantsDatabase = mishap.what === "record" || mishap.what === "another app's address";
+  if (wantsDatabase && !stage.hasLocal) await workAndCrash(stage, version);
   if (mishap.what === "record") await spoilRecord(stage, mishap, version);
   else if (mishap.what === "no store") await askNoStore(stage, mishap.body, version);
   else if (mishap.what === "stranger") await stranger(stage, mishap, version);
@@ -24,6 +26,24 @@ export async function befall(stage: Stage, mishap: Mishap, version: Version): Pr
 async function holdsBackup(stage: Stage, version: Version): Promise<boolean> {
   const readable = [...stage.writers].every(({ is03 }) => is03 === version.is03);
   return readable && stage.model.replicated > 0 && (await stage.s3.keys(stage.path)).length > 0;
+}
+
+/** So that there is a database, with rows that are nowhere else. */
+async function workAndCrash(stage: Stage, version: Version): Promise<void> {
+  const app = stage.start("app", version, {
+    database: stage.database,
+    bootSeconds: BOOT_SECONDS * stage.patience,
+    work: { rows: 3, bytes: 10, churn: false, sync: false, checkpoint: "NONE" },
+  });
+  app.order("open");
+  app.order("work");
+  await app.until("wrote");
+  app.kill("SIGKILL");
+  await app.ended;
+  const { content } = app.events;
+  if (content === undefined) stage.fail(`a boot between two lives has failed: ${app.stderr.slice(-2000)}`);
+  stage.hold(() => stage.model.booted(content, false));
+  stage.readRecord();
 }
 
 type Failure = NonNullable<Outcome["error"]>;
