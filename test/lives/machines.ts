@@ -9,8 +9,9 @@ import { BOOT_SECONDS, LAST_MS, PATIENT_SECONDS, type Stage, type Version } from
 export function knowsReplica(stage: Stage, version: Version): boolean {
   try {
     const record = readFileSync(join(stage.folder, ".db.sqlite-litestream-s3"), "utf8");
-    const { replicas } = JSON.parse(record) as { replicas: { place: string }[] };
-    return replicas.some(({ place }) => place.startsWith(version.is03 ? "0.3 " : "0.5 "));
+    const format = version.is03 ? "0.3 " : "0.5 ";
+    const { replicas }: { replicas: { place: string; position?: unknown }[] } = JSON.parse(record);
+    return replicas.some(({ place, position }) => place.startsWith(format) && position !== undefined);
   } catch {
     return false;
   }
