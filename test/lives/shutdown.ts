@@ -83,6 +83,7 @@ function answered(
   const value = result.value as { ok: boolean; reason?: string; message?: string } | undefined;
   Report.count(stage.report.answers, error?.code ?? (value?.ok ? "true" : `false: ${value?.reason}`));
   stage.justify(error?.reason ?? value?.reason);
+  if (!value?.ok && !troubled) stage.fail(`nothing was wrong, but no proof: ${JSON.stringify(result)}`);
   const local = readdirSync(stage.folder).filter((name) => name.includes("db.sqlite") && name !== HAND_MADE);
   // 0.5 has written its own over the other's, under the same names: README.
   const unseen = stage.mixed && !version.is03;
@@ -104,7 +105,6 @@ function answered(
       stage.report.localFilesWronglyDeleted += 1;
       stage.fail(`not true, but the local database is gone: ${JSON.stringify(result)}`);
     }
-    if (!troubled) stage.fail(`nothing was wrong, but no proof: ${JSON.stringify(result)}`);
     if (error && error.code !== "LITESTREAM_UNSUPPORTED") stage.fail(`it rejected: ${JSON.stringify(error)}`);
     stage.writers.add(version); // perhaps
   }
