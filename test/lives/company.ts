@@ -27,7 +27,7 @@ export async function welcome(stage: Stage, { life, version }: Now): Promise<Gue
   if (plan.who === "litestream") return await foreignLitestream(stage, plan, version);
   const role = plan.who === "late" ? "late" : "reader";
   const running = stage.start(role, version, {
-    database: stage.database,
+    // Without its pragmas: a database that litestream is reading can't leave WAL.
     idle: plan.who === "idle",
     work: { rows: 2, bytes: 10, churn: false },
     seconds: plan.leaves === "never" ? HURRIED_SECONDS : PATIENT_SECONDS * stage.patience,
