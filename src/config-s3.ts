@@ -4,6 +4,7 @@ import { inspect } from "node:util";
 import { removeDatabase } from "./database-files.ts";
 import { withDatabaseLock } from "./database-lock.ts";
 import { ConfigError, FileSystemError, InvalidOptionError, LitestreamError, messageOf } from "./errors.ts";
+import { noteBooted, noteBooting, noteRemoved } from "./known-files.ts";
 import { findBinary, type Job } from "./litestream/binary.ts";
 import { litestreamEnvironment, startChild } from "./litestream/child.ts";
 import {
@@ -27,6 +28,7 @@ import {
   stringsOf,
 } from "./settings.ts";
 import { onShutdown, type ShutdownOptions } from "./shutdown.ts";
+import { endingOnSignal } from "./signal-in-restore.ts";
 
 export interface ConfigOptions {
   /** The file with settings that the environment lacks. Default: `.env` in the working directory, if it is there. `false`: none. */
@@ -57,6 +59,7 @@ export class ConfigS3 {
   readonly #wanted: string | undefined;
   readonly #redact: Redact;
   readonly #logger: Logger;
+  readonly #isOwnLogger: boolean;
 
   /**
    * Settings come from the arguments, else the environment, else `.env`, else their defaults.
@@ -75,6 +78,7 @@ export class ConfigS3 {
       throw new ConfigError([{ name: "litestream", problem: "must be the path of an executable" }]);
     }
     this.#redact = redactor([this.key, this.token]);
+    this.#isOwnLogger = (options.logger ?? undefined) === undefined;
     this.#logger = unfailing(options.logger ?? defaultLogger(env.LOG_LEVEL));
     Object.freeze(this);
   }
@@ -136,6 +140,9 @@ export class ConfigS3 {
   /**
    * Puts the database from the replica into place, whole or not at all. A failure that may pass is tried again, until the
    * timeout or, without one, for 10 s.
+   *
+   * While a restore runs it listens for SIGTERM and SIGINT. If nobody else listens, such a signal ends the restore, and then the
+   * process, with exit code 128 + n. After `onShutdown()` the shutdown does that. The promise does not settle in either case.
    * @returns `dbpath`, or `to` made absolute; with `ifReplicaExists` and no backup, there is no file
    * @throws DatabaseExistsError when there is a database, unless `ifDbNotExists`
    * @throws RestoreError with litestream's words when it did not succeed; nothing half-done is left
@@ -145,7 +152,13 @@ export class ConfigS3 {
     if (options.timeoutSeconds !== undefined) assertTimeout(options.timeoutSeconds);
     const request = requestOf(options);
     const dbpath = options.to === undefined ? this.dbpath : this.#elsewhere(options.to);
-    await restore({ ...this.#subject, dbpath }, () => findBinary(this.#wanted, this.#env), request);
+    const subject = { ...this.#subject, dbpath };
+    const isOwn = options.to === undefined;
+    if (isOwn) noteBooting(dbpath);
+    await endingOnSignal(subject, options.signal, (signal) =>
+      restore(subject, () => findBinary(this.#wanted, this.#env), { ...request, ...(signal && { signal }) }),
+    );
+    if (isOwn) noteBooted(subject);
     return dbpath;
   }
 
@@ -159,7 +172,10 @@ export class ConfigS3 {
     // Not in the middle of a replication, which may be another process's.
     const { signal } = new AbortController();
     await endReplication(this.#path);
-    await withDatabaseLock(this.#subject, signal, () => removeDatabase(this.#path));
+    await withDatabaseLock(this.#subject, signal, () => {
+      removeDatabase(this.#path);
+      noteRemoved(this.#path);
+    });
   }
 
   /**
@@ -208,17 +224,23 @@ export class ConfigS3 {
    * is registered in this process is closed at once and replicated at once. A second signal says how long it may still
    * take; a third one, Ctrl-C, ends the process in the middle (exit code 130), and the local files stay.
    *
-   * Exit code 0: every `close` has ended and everything committed is in the replicas, or there was no local database.
+   * Call it before `restore()`, so that no signal comes too early: `let db;` and `close: () => db?.close()`. A signal then ends a
+   * `restore()` that is under way, whose promise never settles, and the process.
+   *
+   * Exit code 0: every `close` has ended and everything committed is in the replicas. Or there was no local database, because the
+   * signal came before the end of `restore()`, or because this process has removed the database itself.
    * 1: not so, the reason is logged at error level and what is not proven is still here. 0, not 128 + n, which systemd and
    * Docker's `on-failure` count as failures. A `process.exitCode` of the app's own comes before 0.
    *
-   * The process ends with `process.exit()`: what else is to be closed belongs into `close`. Handlers of others stay; one
-   * that ends the process by itself cuts this short.
+   * The process ends with `process.exit()`: what else is to be closed belongs into `close`. Handlers of others stay. One that
+   * ends the process by itself cuts this short, as does an exception, or an app that has nothing left to do. If a database is not
+   * proven then, an `exit` listener logs that at error level, on stderr too, and turns exit code 0 into 1.
    * @returns what takes it back; with the last one gone, the signals do what they did before
    * @throws InvalidOptionError
    */
   onShutdown(options: ShutdownOptions): () => void {
-    return onShutdown({ ...this.#subject, prove: (how) => this.#prove(how) }, options);
+    const prove = (how: ReplicateOptions) => this.#prove(how);
+    return onShutdown({ ...this.#subject, isOwnLogger: this.#isOwnLogger, prove }, options);
   }
 
   /**

@@ -20,6 +20,7 @@ import {
   messageOf,
 } from "../errors.ts";
 import { OpenDatabase, wordsFor } from "../holders.ts";
+import { noteProven } from "../known-files.ts";
 import { processState } from "../process-state.ts";
 import type { Position } from "../replica-record.ts";
 import { identifyBinary, type Job, type Litestream } from "./binary.ts";
@@ -324,12 +325,16 @@ async function prove(
       await tend(job, dialect, { objects: seen.objects, written, copyMs, endsAt, signal });
     }
     if (chain === "whole" && unchanged()) {
-      if (keepLocal) {
+      const note = () => {
         onProven();
+        noteProven(job, synced.before);
+      };
+      if (keepLocal) {
+        note();
         remember(job, dialect, furthest(position, ownPosition(job.dbpath)), false);
         return { ok: true };
       }
-      const removal = await removeUnused(job, synced.before, signal, turn, onProven);
+      const removal = await removeUnused(job, synced.before, signal, turn, note);
       if (removal !== "changed") {
         if (removal.ok || removal.reason === "failed") return removal;
         last = removal;

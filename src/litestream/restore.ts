@@ -16,7 +16,9 @@ import {
   messageOf,
   RestoreError,
 } from "../errors.ts";
+import { noteRestored } from "../known-files.ts";
 import { readRecords } from "../replica-record.ts";
+import { lookAt } from "../untouched.ts";
 import { identifyBinary, type Job } from "./binary.ts";
 import type { Dialect } from "./dialect.ts";
 import { assertIntegrityCheck, download, type Failed } from "./download.ts";
@@ -222,10 +224,12 @@ async function tryOnce(
       logger.info({ s3 }, "the replica holds no backup; nothing to restore");
       return "no-backup";
     }
+    const restored = lookAt(target.path);
     // Before the database is there: without it, this machine would be a stranger to its own backup, as after a kill in between.
     const know = () => isOwn && writeDown(job, dialect, { position: seen?.position, uploading: false });
     const placed = await withDatabaseLock(job, signal, () => target.moveIntoPlace(know));
     if (!placed) return "exists";
+    if (isOwn) noteRestored(job, restored);
     logger.info({ dbpath, bytes: got.size }, "restored");
     return "placed";
   } finally {

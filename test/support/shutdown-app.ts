@@ -66,14 +66,15 @@ export async function startHookedApp({ databases, ...plan }: Plan) {
   };
 }
 
-function jsonLines(stream: NodeJS.ReadableStream) {
+/** The lines of a stream; one that is no JSON is the `msg` of its own. */
+export function jsonLines(stream: NodeJS.ReadableStream) {
   const lines: Record<string, unknown>[] = [];
   const waiting = new Set<() => void>();
   let rest = "";
   stream.on("data", (chunk) => {
     const parts = (rest + chunk).split("\n");
     rest = parts.pop() ?? "";
-    lines.push(...parts.map((line) => JSON.parse(line)));
+    lines.push(...parts.map((line) => (line.startsWith("{") ? JSON.parse(line) : { msg: line })));
     for (const look of waiting) look();
   });
   return {
