@@ -26,7 +26,7 @@ export interface Holder {
 /** So long the event loop may be held up at a time. */
 const SLICE_MS = 4;
 /** How many descriptors are looked at while nothing else may run: a few milliseconds. */
-const MAX_DESCRIPTORS = 1000;
+const MAX_DESCRIPTORS = 500;
 /** The pid of a lock whose owner is not named. */
 const NAMELESS = 0;
 

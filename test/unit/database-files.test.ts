@@ -99,6 +99,20 @@ describe("the removal", () => {
     expect(readFileSync(dbpath, "utf8")).toBe("a database");
   });
 
+  test("takes nothing while the database is in use, of which it asks when nobody can open it any more", () => {
+    const before = files();
+    const isInUse = () => {
+      expect(files()).toEqual(before.map((name) => (name === "a.db" ? "a.db.removing" : name)).sort());
+      // Whoever commits and closes after this answer is still seen.
+      writeFileSync(`${dbpath}-wal`, "a longer WAL");
+      return false;
+    };
+    expect(removeDatabase(dbpath, fingerprint(dbpath), isInUse)).toBe(false);
+    expect(removeDatabase(dbpath, fingerprint(dbpath), () => true)).toBe(false);
+    expect(files()).toEqual(before);
+    expect(removeDatabase(dbpath, fingerprint(dbpath), () => false)).toBe(true);
+  });
+
   test("that a kill cut short is undone by recovery", () => {
     renameSync(dbpath, `${dbpath}.removing`);
     recoverDatabase(dbpath);

@@ -236,6 +236,37 @@ describe("withTurn", () => {
     await expectAllFree();
   });
 
+  test("a work that gives its place away has the next one in, and waits for another one to go on", async () => {
+    const begun: string[] = [];
+    const calls = startCalls(numbered(PLACES - 1), begun);
+    const [given, again] = [withResolvers<void>(), withResolvers<void>()];
+    const patient = withTurn(new AbortController().signal, async (turn) => {
+      await given.promise;
+      turn.give();
+      turn.give(); // there is but one to give
+      await again.promise;
+      await turn.take();
+      begun.push("patient");
+    });
+    const others = startCalls(["first", "second"], begun);
+    await settled();
+    expect(begun).toEqual(numbered(PLACES - 1));
+    given.resolve();
+    await settled();
+    expect(begun).toEqual([...numbered(PLACES - 1), "first"]);
+    again.resolve();
+    await settled();
+    others[0]?.end();
+    await settled();
+    expect(begun.slice(PLACES)).toEqual(["second"]);
+    others[1]?.end();
+    await patient;
+    expect(begun.at(-1)).toBe("patient");
+    for (const call of calls) call.end();
+    await Promise.all(calls.map(({ done }) => done));
+    await expectAllFree();
+  });
+
   test("an abort in line ends the wait, says how many were before it, and leaves nothing", async () => {
     const begun: string[] = [];
     const calls = startCalls(numbered(PLACES + 2), begun);
