@@ -81,7 +81,12 @@ export class DatabaseWatch {
   /** With a look into the file where a checkpoint, or another program, has written to it. What can't be read tells nothing. */
   async isReplaced({ atOnce = false } = {}): Promise<boolean> {
     if (this.isGone) return true;
-    if (statOf(this.#job.dbpath) === this.#known.stat) return false;
+    // The salt first: what comes into the file after this look is then from this -wal, or a later one.
+    const salt = walSalt(this.#job.dbpath);
+    if (statOf(this.#job.dbpath) === this.#known.stat) {
+      this.#known.salt = salt;
+      return false;
+    }
     if (!atOnce && performance.now() - this.#examinedAt < BETWEEN_EXAMS_MS) return false;
     this.#examining ??= this.#examine().finally(() => {
       this.#examinedAt = performance.now();

@@ -1,12 +1,14 @@
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { litestreamOf, until } from "../support/continuous.ts";
 import { startFaultProxy } from "../support/fault-proxy.ts";
-import { MUTE } from "../support/litestream.ts";
+import { IS_0_3, MUTE } from "../support/litestream.ts";
 import { replicaUrl, type S3, startS3 } from "../support/s3.ts";
 import { setUp } from "../support/setup.ts";
 import { rowsIn, writeRows } from "../support/sqlite.ts";
 
 // Stores that answer as if they had what was uploaded.
+
+const NOT_HELD = /the replica does not hold what litestream has uploaded: its list /;
 
 let s3: S3;
 beforeAll(async () => {
@@ -44,7 +46,8 @@ describe.skipIf(MUTE)("a store that says that it has what was uploaded, and has 
     await writeRows(config.dbpath, 20);
     await expect(config.replicate({ startTimeoutSeconds: 8 })).rejects.toMatchObject({
       code: "REPLICATION_FAILED",
-      message: expect.stringMatching(/the replica does not hold what litestream has uploaded: its list /),
+      // 0.3 looks by itself for the snapshot that it has uploaded.
+      message: IS_0_3 ? expect.any(String) : expect.stringMatching(NOT_HELD),
     });
     proxy.fault = () => undefined;
     expect(await config.timedReplicate(30)).toBe(true);
@@ -64,7 +67,7 @@ describe.skipIf(MUTE)("a store that says that it has what was uploaded, and has 
     for (const { config, replication, heard } of [forgetful, emptied]) {
       await writeRows(config.dbpath, 5);
       await until(() => heard.length > 0);
-      expect(heard[0]).toMatch(/the replica does not hold what litestream has uploaded: its list /);
+      expect(heard[0]).toMatch(NOT_HELD);
       expect(replication.status().lastError).toBe(heard[0]);
     }
     proxy.fault = () => undefined;
