@@ -3,6 +3,7 @@ import { dirname, join } from "node:path";
 import { inspect } from "node:util";
 import { removeDatabase } from "./database-files.ts";
 import { withDatabaseLock } from "./database-lock.ts";
+import { readEnvFile } from "./env-file.ts";
 import { ConfigError, FileSystemError, InvalidOptionError, LitestreamError, messageOf } from "./errors.ts";
 import { noteBooted, noteBooting, noteRemoved } from "./known-files.ts";
 import { findBinary, type Job } from "./litestream/binary.ts";
@@ -21,7 +22,6 @@ import { defaultLogger, type Logger, type Redact, redactor, unfailing } from "./
 import {
   assertPath,
   type Environment,
-  readEnvFile,
   readSettings,
   type Settings,
   type SettingsInput,
@@ -73,7 +73,7 @@ export class ConfigS3 {
     this.db = this.#settings.db;
     this.#env = env;
     this.#childEnv = litestreamEnvironment(env, this.key, this.token);
-    this.#wanted = options.litestream || env.LITESTREAM_BIN || fromFile.LITESTREAM_BIN || undefined;
+    this.#wanted = options.litestream || env.LITESTREAM_BIN || fromFile.values.LITESTREAM_BIN || undefined;
     if (this.#wanted !== undefined && typeof this.#wanted !== "string") {
       throw new ConfigError([{ name: "litestream", problem: "must be the path of an executable" }]);
     }
@@ -325,6 +325,12 @@ export class ConfigS3 {
   get #subject(): Omit<Job, "binary"> {
     const { s3, endpoint, region, historyHours } = this;
     const replica = { dbpath: this.#path, s3, endpoint, region, historyHours };
-    return { ...replica, env: this.#childEnv, redact: this.#redact, logger: this.#logger };
+    return {
+      ...replica,
+      hints: this.#settings.hints,
+      env: this.#childEnv,
+      redact: this.#redact,
+      logger: this.#logger,
+    };
   }
 }

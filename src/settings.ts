@@ -1,8 +1,9 @@
-import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
-import { parse } from "dotenv";
-import { z } from "zod";
+import { type EnvFile, suspicionsOf } from "./env-file.ts";
 import { ConfigError, type ConfigIssue, InvalidOptionError, messageOf } from "./errors.ts";
+import { doubtsOf, meantByEndpoint, parametersOf } from "./replica-url.ts";
+import { checkEndpoint, checkPath, checkRegion, checkSettings, type Problem } from "./settings-schema.ts";
+import { isUnexpanded } from "./unexpanded.ts";
 
 /** The settings as a caller may give them; what is left out comes from the environment, then `.env`. */
 export interface SettingsInput {
@@ -31,7 +32,11 @@ export interface SettingsInput {
 }
 
 /** The settings once they are complete. */
-export type Settings = SettingsInput & { readonly historyHours: number };
+export type Settings = SettingsInput & {
+  readonly historyHours: number;
+  /** What looks wrong with them and yet may be right, as sentences without a secret: for when the store refuses them. */
+  readonly hints: readonly string[];
+};
 
 export type Environment = Record<string, string | undefined>;
 
@@ -48,58 +53,7 @@ const ENV_NAMES = {
 
 const FIELDS = Object.keys(ENV_NAMES) as (keyof SettingsInput)[];
 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is refused
-const CONTROL = /[\u0000-\u001f\u007f]/;
-const BUCKET = /^[A-Za-z0-9][A-Za-z0-9._-]*(?::\d{1,5})?$/;
-// Also where a slash in the secret makes the rest of it, and the bucket, look like a path.
-const USER_AND_SECRET = /^s3:\/\/[^@]*:[^@]*@/;
-// litestream 0.5 takes parameters behind the URL; a secret there would stand in argv.
-const SECRET_PARAMETER = /[?&#][^=]*(key|secret|token|password|credential)[^=]*=/i;
-
-/** A string that passes each check in turn; the first that fails is the one that is reported. */
-function text(...checks: readonly [passes: (value: string) => boolean, problem: string][]) {
-  return z.string({ error: "must be a string" }).superRefine((value, context) => {
-    const failed = checks.find(([passes]) => !passes(value));
-    if (failed) context.addIssue({ code: "custom", message: failed[1] });
-  });
-}
-
-const noControl = [
-  (value: string) => !CONTROL.test(value),
-  "must not contain a newline, NUL or other control character",
-] as const satisfies [(value: string) => boolean, string];
-
-// It has no UTF-8: what reaches the file system and litestream would be another string.
-const wholeCharacters = [
-  (value: string) => !/\p{Surrogate}/u.test(value),
-  "must not contain half a character (a lone surrogate)",
-] as const satisfies [(value: string) => boolean, string];
-
-// SQLite's URIs and litestream's Go driver take these for the end of the name, or for an escape.
-const plainPath = [
-  (value: string) => !/[?#%]/.test(value),
-  "must not contain ?, # or %: litestream would open another file",
-] as const satisfies [(value: string) => boolean, string];
-
-/** Whether the URL leads to a place of its own inside the bucket, which every store and litestream see as the same one. */
-function hasPath(url: string): boolean {
-  const [, ...segments] = (url.slice("s3://".length).split("?", 1)[0] ?? "").split("/");
-  return segments.some(Boolean) && !segments.some((segment) => segment === "." || segment === "..");
-}
-
-/** Whether the escapes in the URL are whole, and hide no control character. */
-function decodes(url: string): boolean {
-  try {
-    return !CONTROL.test(decodeURIComponent(url));
-  } catch {
-    return false;
-  }
-}
-
-/** A hundred years: what litestream can count in nanoseconds. */
-const MAX_HOURS = 876_000;
 const DEFAULT_HOURS = 24;
-const HOURS = `must be a number of hours, 0 to ${MAX_HOURS}`;
 
 /** A shorter secret, as a store for tests has it, may well be a part of some name. */
 const RECOGNISABLE = 16;
@@ -118,116 +72,133 @@ function withSecret({ token, ...shown }: SettingsInput): ConfigIssue[] {
  * @throws InvalidOptionError where litestream or SQLite would take it for something else, or where it shows the secret
  */
 export function assertPath(path: unknown, token: string): string {
-  const problem = OtherPath.safeParse(path).error?.issues[0]?.message;
-  if (problem !== undefined) throw new InvalidOptionError(`\`to\` ${problem}.`);
+  const [problem] = checkPath(path).problems;
+  if (problem !== undefined) throw new InvalidOptionError(`\`to\` ${problem.problem}.`);
   const shown = path as string;
   if (token.length >= RECOGNISABLE && [token, encodeURIComponent(token)].some((form) => shown.includes(form)))
     throw new InvalidOptionError(`\`to\` must not contain ${ENV_NAMES.token}.`);
   return resolve(shown);
 }
 
-const OtherPath = text(
-  [(path) => /[^/]$/.test(path) && !/(?:^|\/)\.\.?$/.test(path), "must name a file"],
-  noControl,
-  wholeCharacters,
-  plainPath,
-  [(path) => !/-(?:wal|shm|journal)$/.test(path), "must not end as SQLite's own files beside a database do"],
-);
-
-/** Whether it is `http(s)://HOST[:PORT][/PATH]`, as both litestreams take it, and no more. */
-function isAddress(endpoint: string): boolean {
-  return /^https?:\/\/[^/?#@\s]+(?:\/[^?#@\s]*)?$/.test(endpoint) && URL.canParse(endpoint);
-}
-
-const bucketOf = (url: string) => url.slice("s3://".length).split(/[/?#]/, 1)[0] ?? "";
-
-const Schema = z.object({
-  key: text(noControl, wholeCharacters),
-  token: text(noControl, wholeCharacters),
-  s3: text(
-    [(url) => url.length <= 100, "must be 100 characters at most"],
-    noControl,
-    wholeCharacters,
-    [(url) => /^s3:\/\/.*$/.test(url), "must look like s3://bucket/path"],
-    [
-      (url) => !bucketOf(url).includes("@") && !USER_AND_SECRET.test(url) && !SECRET_PARAMETER.test(url),
-      "must not carry credentials: set LITESTREAM_ACCESS_KEY_ID and LITESTREAM_SECRET_ACCESS_KEY instead",
-    ],
-    [(url) => bucketOf(url) !== "", "names no bucket: it must look like s3://bucket/path"],
-    [
-      (url) => BUCKET.test(bucketOf(url)) && !/\s/.test(url),
-      "must look like s3://bucket/path, without spaces",
-    ],
-    [hasPath, "names no path in the bucket: it must look like s3://bucket/path"],
-    [(url) => !url.includes("#") && decodes(url), "must not contain # or a broken % escape"],
-  ),
-  endpoint: text(
-    [(address) => address.length <= 200, "must be 200 characters at most"],
-    noControl,
-    wholeCharacters,
-    [
-      (address) => !address.includes("@"),
-      "must not carry credentials: set LITESTREAM_ACCESS_KEY_ID and LITESTREAM_SECRET_ACCESS_KEY instead",
-    ],
-    [isAddress, "must look like https://host, without a bucket or parameters"],
-  ).optional(),
-  region: text([
-    (region) => /^[A-Za-z0-9-]{1,50}$/.test(region),
-    "must be a region's name, such as eu-central-1 or auto",
-  ]).optional(),
-  historyHours: z
-    .union(
-      [
-        z.number(),
-        z
-          .string()
-          .regex(/^\d+(?:\.\d+)?$/)
-          .transform(Number),
-      ],
-      { error: HOURS },
-    )
-    .pipe(z.number({ error: HOURS }).min(0, { error: HOURS }).max(MAX_HOURS, { error: HOURS })),
-  folder: text(noControl, wholeCharacters, plainPath),
-  db: text(
-    [(name) => name.length <= 50, "must be 50 characters at most"],
-    noControl,
-    wholeCharacters,
-    [(name) => !/[/\\]/.test(name), "must be a plain file name; the folder is DB_FOLDER"],
-    plainPath,
-    [
-      (name) => /^[a-z]{1,20}.*\.(sqlite|db)$/.test(name),
-      "must begin with a small letter and end in .sqlite or .db",
-    ],
-  ),
-});
-
 /** Reads the settings: constructor > environment > env file > defaults; an empty value counts as missing. */
 export function readSettings(
   given: Partial<SettingsInput>,
   environment: Environment,
-  fromFile: Environment,
+  { values, cut }: EnvFile,
 ): Settings {
   if (typeof given !== "object" || given === null) {
     throw new ConfigError([{ name: "settings", problem: "must be an object such as { db: 'app.sqlite' }" }]);
   }
   const { own, unknown } = valuesOf(given);
   const merged: Record<string, unknown> = { folder: "data", db: "db.sqlite", historyHours: DEFAULT_HOURS };
+  /** The fields whose value, which may be empty, is what is left of one in the file. */
+  const cutFields = new Set<string>();
   for (const [field, name] of Object.entries(ENV_NAMES)) {
+    const fromFile = (own[field] === undefined || own[field] === "") && !environment[name];
     const value =
-      own[field] === undefined || own[field] === "" ? environment[name] || fromFile[name] : own[field];
+      own[field] === undefined || own[field] === "" ? environment[name] || values[name] : own[field];
     if (value !== undefined && value !== "") merged[field] = value;
+    if (fromFile && cut.has(name)) cutFields.add(field);
   }
-  if (typeof merged.folder === "string") merged.folder = absolute(merged.folder);
-  const parsed = Schema.safeParse(merged);
-  if (!parsed.success || unknown.length > 0) {
+  const { folder } = merged;
+  if (typeof folder === "string" && !isUnexpanded(folder)) merged.folder = absolute(folder);
+  const { value: complete, problems } = checkSettings(merged);
+  const shortened = SHORTENED.filter((field) => cutFields.has(field) && values[ENV_NAMES[field]] !== "");
+  if (complete === undefined || unknown.length > 0 || shortened.length > 0) {
+    const isShortened = ({ field }: Problem) => (shortened as readonly string[]).includes(field);
     throw new ConfigError([
       ...unknown.map((name) => ({ name, problem: `is no setting; there are ${FIELDS.join(", ")}` })),
-      ...(parsed.error?.issues ?? []).map((issue) => explain(issue, merged)),
+      ...shortened.map((field) => ({
+        name: ENV_NAMES[field],
+        problem: `${CUT}: leave it out, or put a space before it`,
+      })),
+      ...problems
+        .filter((problem) => !isShortened(problem))
+        .map((problem) => explain(problem, merged, cutFields)),
     ]);
   }
-  const leaking = withSecret(parsed.data);
+  const leaking = withSecret(complete);
   if (leaking.length > 0) throw new ConfigError(leaking);
-  return parsed.data;
+  const settings = withParameters(complete);
+  assertNoBucketIn(settings);
+  return { ...settings, hints: hintsOf(settings, cutFields) };
+}
+
+const CUT = "has a # right behind its value in the env file, where a comment begins";
+/** Cut short, these would name another place, and none of them may have a # in it. */
+const SHORTENED = ["s3", "folder", "db"] as const;
+
+/** A problem in the words of the environment. What was meant is left out if it shows a part of the key or the secret. */
+function explain(
+  { field, problem, meant = "" }: Problem,
+  merged: Record<string, unknown>,
+  cutFields: ReadonlySet<string>,
+) {
+  const name = ENV_NAMES[field as keyof SettingsInput];
+  const value = merged[field];
+  if (value === undefined) {
+    const why = cutFields.has(field)
+      ? "is missing, since its value in the env file begins with a #: put it into quotes, or "
+      : "is missing: ";
+    return {
+      name,
+      problem: `${why}set it in the environment, in .env, or as \`${field}\` in the constructor`,
+    };
+  }
+  const secrets = [merged.key, merged.token].filter((secret) => typeof secret === "string");
+  const encoded = (secret: string) => encodeURIComponent(secret.replace(/\p{Surrogate}/gu, ""));
+  const shows = secrets.some((secret) => meant.includes(secret) || meant.includes(encoded(secret)));
+  const also = typeof value === "string" && EXPLAINED.has(field) ? suspicionsOf(value) : [];
+  const odd = also.length === 0 ? "" : ` (it ${also.join(" and ")})`;
+  return { name, problem: `${problem}${shows ? "" : meant}${odd}` };
+}
+
+/** Where an odd character may be what makes them unusable. */
+const EXPLAINED: ReadonlySet<string> = new Set(["s3", "endpoint", "region", "db"]);
+
+type Complete = Omit<Settings, "hints">;
+
+/** With what litestream 0.5 would take from the URL's parameters, and 0.3 would ignore there, as settings. */
+function withParameters(settings: Complete): Complete {
+  const { s3, ...asked } = parametersOf(settings.s3);
+  const issues: ConfigIssue[] = [];
+  for (const [field, check] of [
+    ["endpoint", checkEndpoint],
+    ["region", checkRegion],
+  ] as const) {
+    const value = asked[field];
+    if (value === undefined) continue;
+    const [problem] = check(value).problems;
+    if (problem !== undefined)
+      issues.push({ name: ENV_NAMES.s3, problem: `its parameter ${field} ${problem.problem}` });
+    else if (settings[field] !== undefined && withoutSlash(settings[field]) !== withoutSlash(value))
+      issues.push({
+        name: ENV_NAMES.s3,
+        problem: `its parameter ${field} says otherwise than ${ENV_NAMES[field]}: leave one of them out`,
+      });
+  }
+  if (issues.length > 0) throw new ConfigError(issues);
+  return { ...settings, s3, ...asked };
+}
+
+const withoutSlash = (address: string) => address.replace(/\/+$/, "");
+
+/** @throws ConfigError if the store's address has the bucket in it, so that requests would name the bucket twice */
+function assertNoBucketIn({ s3, endpoint }: Complete): void {
+  const meant = endpoint === undefined ? undefined : meantByEndpoint(endpoint, s3);
+  if (meant === undefined) return;
+  const problem = `must not have the bucket in it, which REPLICA_URL names: set REPLICA_ENDPOINT=${meant}`;
+  throw new ConfigError([{ name: ENV_NAMES.endpoint, problem }]);
+}
+
+function hintsOf(settings: Complete, cutFields: ReadonlySet<string>): string[] {
+  const cut = (["key", "token", "endpoint", "region"] as const)
+    .filter((field) => cutFields.has(field))
+    .map((field) => `${ENV_NAMES[field]} ${CUT}: if that is not meant, put the whole value into quotes.`);
+  const odd = (["token", "s3", "endpoint"] as const).flatMap((field) =>
+    suspicionsOf(settings[field] ?? "").map((words) => `${ENV_NAMES[field]} ${words}: copy it again.`),
+  );
+  return [...cut, ...odd, ...doubtsOf(settings.s3, settings.endpoint)];
 }
 
 function absolute(folder: string): string {
@@ -260,34 +231,5 @@ function valuesOf(given: Partial<SettingsInput>): { own: Record<string, unknown>
     };
   } catch {
     throw new ConfigError([{ name: "settings", problem: "can't be read: a getter or proxy throws" }]);
-  }
-}
-
-/** zod's issue in the words of the environment, without zod's error as a cause: it may quote a value. */
-function explain(issue: z.core.$ZodIssue, merged: Record<string, unknown>): ConfigIssue {
-  const field = issue.path[0] as keyof SettingsInput;
-  const missing = merged[field] === undefined;
-  return {
-    name: ENV_NAMES[field],
-    problem: missing
-      ? `is missing: set it in the environment, in .env, or as \`${field}\` in the constructor`
-      : issue.message,
-  };
-}
-
-/**
- * Reads the env file without touching `process.env`.
- * @param file `undefined`: `.env` in the working directory, which may be missing. `false`: none.
- * @throws ConfigError when a named file, or one that is there, can't be read.
- */
-export function readEnvFile(file: string | false | undefined): Environment {
-  if (file === false) return {};
-  try {
-    return parse(readFileSync(file ?? ".env"));
-  } catch (error) {
-    if (file === undefined && (error as NodeJS.ErrnoException).code === "ENOENT") return {};
-    throw new ConfigError([{ name: "envFile", problem: `can't be read: ${messageOf(error)}` }], {
-      cause: error,
-    });
   }
 }

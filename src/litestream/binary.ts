@@ -29,6 +29,8 @@ export interface Job extends Replica {
   readonly env: Environment;
   readonly redact: Redact;
   readonly logger: Logger;
+  /** What looks wrong with the settings, as sentences, for when the store refuses them. */
+  readonly hints?: readonly string[];
 }
 
 /** How long a binary may take to say what it is. */

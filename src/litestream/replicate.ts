@@ -14,6 +14,7 @@ import {
 import { withDatabaseLock } from "../database-lock.ts";
 import {
   ADVICE,
+  adviceFor,
   DatabaseNotFoundError,
   type FailureReason,
   LitestreamUnsupportedError,
@@ -429,7 +430,7 @@ function copyAfter(before: WholeCopy, read: ReturnType<Reading["end"]>, succeede
 
 export function failure(job: Job, reason: ReplicateFailure, words: string): Failure {
   // Once more: litestream's words may have lost an escape that hid a secret.
-  const message = `${job.dbpath} is not proven to be in ${job.s3} and stays: ${job.redact(words)}. ${ADVICE[reason]}`;
+  const message = `${job.dbpath} is not proven to be in ${job.s3} and stays: ${job.redact(words)}. ${adviceFor(reason, job.hints)}`;
   return { ok: false, reason, message };
 }
 

@@ -10,6 +10,7 @@ import {
 import { withDatabaseLock } from "../database-lock.ts";
 import {
   ADVICE,
+  adviceFor,
   DatabaseExistsError,
   InvalidOptionError,
   LitestreamError,
@@ -287,6 +288,6 @@ function failure(
   words: string,
   { advice = ADVICE[reason], cause }: { advice?: string; cause?: unknown } = {},
 ): RestoreError {
-  const message = `${job.dbpath} could not be restored from ${job.s3}: ${job.redact(words)}. ${advice}`;
+  const message = `${job.dbpath} could not be restored from ${job.s3}: ${job.redact(words)}. ${adviceFor(reason, job.hints, advice)}`;
   return new RestoreError(reason, message, { cause });
 }

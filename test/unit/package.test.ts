@@ -107,8 +107,8 @@ describe("who may know what", () => {
 
   test.each([
     ["execa", ["litestream/child.ts"]],
-    ["zod", ["settings.ts"]],
-    ["dotenv", ["settings.ts"]],
+    ["zod", ["settings-schema.ts"]],
+    ["dotenv", ["env-file.ts"]],
     ["pino", ["logger.ts"]],
     ["(?:node:)?child_process", []],
   ])("%s is imported by %j alone", (name, files) => {

@@ -264,7 +264,7 @@ describe("what each setting may be", () => {
     ["a bucket with dots and dashes", "s3://my.own-bucket_1/x.db"],
     ["a bucket on an S3-compatible host", "s3://bucket.localhost:9000/path/x.db"],
     ["an @ in the path", "s3://bucket/me@home/x.db"],
-    ["parameters without secrets", "s3://bucket/x.db?endpoint=localhost:9000&region=eu-west-1"],
+    ["parameters without secrets", "s3://bucket/x.db?part-size=5242880"],
   ])("s3: %s", (_, s3) => {
     expect(create({ ...REQUIRED, s3 }).s3).toBe(s3);
   });
@@ -424,7 +424,7 @@ describe("what each setting may be", () => {
     ["a newline inside", "app\n.db", "control character"],
     ["a carriage return", "app\r.db", "control character"],
     ["NUL", "app\0.db", "control character"],
-    ["a Unicode line separator", "app\u2028.db", "must begin with"],
+    ["a Unicode line separator", "app\u2028.db", "must have no line separator in it"],
     ["a question mark", "a?b.db", "must not contain ?"],
     ["a hash", "a#b.db", "must not contain ?, #"],
     ["an escape", "a%41b.db", "must not contain ?, # or %"],
