@@ -132,6 +132,20 @@ describe("who may know what", () => {
   });
 });
 
+test("tools that don't read `exports` find the same build and types", () => {
+  const { main, types, exports } = json("package.json");
+  expect({ types, default: main }).toEqual(exports["."]);
+});
+
+test("the three links lead to one repository, whose owner is filled in before the first release", () => {
+  const { homepage, bugs, repository } = json("package.json");
+  const [, owner] = /^git\+https:\/\/github\.com\/([\w-]+)\/litestream-s3\.git$/.exec(repository?.url) ?? [];
+  expect(owner).toBeDefined();
+  expect([homepage, bugs?.url]).toEqual(
+    ["#readme", "/issues"].map((end) => `https://github.com/${owner}/litestream-s3${end}`),
+  );
+});
+
 test("the package holds the build, its sources and its documents, and no test", async () => {
   const { stdout } = await promisify(execFile)("npm", ["pack", "--dry-run", "--json", "--ignore-scripts"]);
   const [{ files }] = JSON.parse(stdout) as [{ files: { path: string }[] }];
