@@ -356,6 +356,8 @@ export class RestoreTarget {
     before();
     const placed = linkOrRename(this.path, this.#dbpath);
     if (placed) await syncFolder(dirname(this.#dbpath));
+    // Of the database that has come meanwhile, nothing is known.
+    else if (this.#cleans) removeFile(recordFile(this.#dbpath));
     return placed;
   }
 

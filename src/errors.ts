@@ -147,7 +147,7 @@ export class ReplicationError extends LitestreamError {
   }
 }
 
-/** A local file could not be removed or put in place. Code `FILE_SYSTEM`; `cause` is Node's error. */
+/** A local file could not be read, written, removed or put in place. Code `FILE_SYSTEM`; `cause` is Node's error. */
 export class FileSystemError extends LitestreamError {
   constructor(message: string, options?: ErrorOptions) {
     super("FILE_SYSTEM", message, options);

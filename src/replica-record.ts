@@ -120,7 +120,11 @@ function giveTo(fd: number, dbpath: string): void {
   } catch {
     // Only root may do that; and then it is not needed.
   }
-  if ((own.mode & 0o777) !== mode) fchmodSync(fd, mode);
+  try {
+    if ((own.mode & 0o777) !== mode) fchmodSync(fd, mode);
+  } catch {
+    // Not every file system has modes.
+  }
 }
 
 /** What a file system gives to a file at once. */

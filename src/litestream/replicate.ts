@@ -388,7 +388,8 @@ export async function admit(
     }
     const objection = seen && objectionTo(job.dbpath, knowledge, seen);
     if (objection !== undefined && !takeOver) return failure(job, objection.reason, objection.words);
-    if ("stranger" in knowledge) {
+    const isNew = "stranger" in knowledge || !knowledge.isLast;
+    if (isNew) {
       try {
         // What goes up from here must not be taken for a stranger's, however this call ends.
         writeDown(job, dialect, { position, uploading: true });
@@ -398,12 +399,11 @@ export async function admit(
         continue;
       }
     } else if (knowledge.position === undefined) job.logger.warn({ s3: job.s3 }, UNSEEN);
-    if (objection !== undefined) {
-      job.logger.warn({ s3: job.s3 }, `${objection.words}: taking over`);
-      // What litestream remembers is how it was before.
-      removeLitestreamFolder(job.dbpath);
-      await afterTheOther(dialect, signal);
-    }
+    // What litestream remembers is of another replica, or how this one was before.
+    if (isNew || objection !== undefined) removeLitestreamFolder(job.dbpath);
+    if (objection !== undefined) job.logger.warn({ s3: job.s3 }, `${objection.words}: taking over`);
+    const isAfterAnother = objection !== undefined || (isNew && Object.keys(position).length > 0);
+    if (isAfterAnother) await afterTheOther(dialect, signal);
     return { position };
   }
   return { position: {}, last };

@@ -35,9 +35,12 @@ export async function lookAtReplica(
 
 /**
  * What this machine knows of the replica. `position`: how far that had come; `undefined` where it was restored from without
- * a look at it. `stranger`: it has never restored from it, nor written to it, as far as anybody knows; why, in words.
+ * a look at it. `isLast`: what litestream keeps beside the database is of this replica, and not of another one. `stranger`: this
+ * machine has never restored from it, nor written to it, as far as anybody knows; why, in words.
  */
-export type Knowledge = { readonly position: Position | undefined } | { readonly stranger: string };
+export type Knowledge =
+  | { readonly position: Position | undefined; readonly isLast: boolean }
+  | { readonly stranger: string };
 
 /** @throws FileSystemError where what is written down can't be read */
 export function knowledgeOf(job: Job, dialect: Dialect): Knowledge {
@@ -55,13 +58,18 @@ export function knowledgeOf(job: Job, dialect: Dialect): Knowledge {
   const record = recordOf(dialect.format);
   if (record === undefined) {
     // 0.5 restores from the backups of 0.3 too, and can't say how far those had come.
-    if (dialect.format === "0.3" && recordOf("0.5") !== undefined) return { position: undefined };
+    if (dialect.format === "0.3" && recordOf("0.5") !== undefined)
+      return { position: undefined, isLast: false };
     return {
       stranger: `this machine has neither restored its database from that nor written to it, but to another replica (${records[0]?.place})`,
     };
   }
   const { position, uploading } = record;
-  return { position: uploading && position ? furthest(position, ownPosition(dbpath)) : position };
+  const isLast = record === records[0];
+  return {
+    position: uploading && isLast && position ? furthest(position, ownPosition(dbpath)) : position,
+    isLast,
+  };
 }
 
 /**
@@ -112,8 +120,9 @@ export function objectionTo(
     const isEmpty = Object.keys(seen.position).length === 0;
     return isEmpty ? undefined : { reason: "foreign-backup", words: `${holds}, and ${knowledge.stranger}` };
   }
-  const { position } = knowledge;
-  if (position === undefined || !hasMovedOn(dbpath, position, seen)) return undefined;
+  const { position, isLast } = knowledge;
+  const comparable = isLast ? seen : { ...seen, copies: new Map() };
+  if (position === undefined || !hasMovedOn(dbpath, position, comparable)) return undefined;
   return { reason: "replica-moved", words: movedOn(seen.at) };
 }
 

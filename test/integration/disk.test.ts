@@ -1,5 +1,7 @@
+import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { FileSystemError, RestoreError } from "../../src/index.ts";
+import { readRecords, writeRecord } from "../../src/replica-record.ts";
 import { fillDisk, NO_SMALL_DISK } from "../support/disk.ts";
 import { afterLitestream, fakeLitestream } from "../support/fake-litestream.ts";
 import { processesWith } from "../support/processes.ts";
@@ -27,6 +29,19 @@ describe.skipIf(NO_SMALL_DISK)(`a full disk${NO_SMALL_DISK ? ` (skipped: ${NO_SM
     empty();
     expect(rowsIn(config.dbpath)).toBe(50);
     expect(await config.timedReplicate(30)).toBe(true);
+  });
+
+  test("what is known of the replica is written into the room that it has: the machine does not become a stranger", () => {
+    const dbpath = join(smallDisk(1024), "db.sqlite");
+    const known = { place: "0.5 aws s3://b/x.db", position: { "": "07" } };
+    writeRecord(dbpath, { ...known, uploading: false }, []);
+    const empty = fillDisk(dirname(dbpath));
+    writeRecord(dbpath, { ...known, uploading: true }, []);
+    expect(readRecords(dbpath)).toEqual([{ ...known, uploading: true }]);
+    writeRecord(dbpath, { ...known, uploading: false }, []);
+    expect(readRecords(dbpath)).toEqual([{ ...known, uploading: false }]);
+    expect(() => writeRecord(`${dbpath}2`, { ...known, uploading: true }, [])).toThrow(FileSystemError);
+    empty();
   });
 
   test("at boot: rejects with the reason and leaves nothing", async () => {

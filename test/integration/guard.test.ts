@@ -112,7 +112,8 @@ describe("the place of a replica", () => {
     for (const { config } of [here, there, here, there]) {
       await config.restore({ ifDbNotExists: true });
       expect(await config.replicateOnce(keep)).toMatchObject({ ok: true });
-      await writeRows(config.dbpath, 1);
+      // So that what litestream keeps of the one has another size than what the other has under the same name.
+      await writeRows(config.dbpath, 1, { bytes: 9000 });
     }
     const other = setUp(here.config.s3);
     await other.config.restore();
