@@ -1,5 +1,6 @@
 import type { RestoreTarget } from "../database-files.ts";
 import { ADVICE, LitestreamUnsupportedError, type RestoreError } from "../errors.ts";
+import { lookAtRestored } from "../restored-file.ts";
 import type { Job, Litestream } from "./binary.ts";
 import { lookAtChain } from "./chain.ts";
 import { startChild } from "./child.ts";
@@ -38,6 +39,11 @@ const INCOMPLETE =
 const VANISHED =
   "litestream found no backup, although there is one: objects have vanished meanwhile, as by a compaction";
 const NO_LIST = "the list of what the replica holds could not be read";
+
+const DAMAGED =
+  "It was not put into place. An older state may be whole: restore it with `timestamp`, to another path by `to`; and remove nothing from the replica.";
+const SURPLUS =
+  "the restored file goes on behind its last page, as its original must have: SQLite ignores that";
 
 /** @throws LitestreamUnsupportedError where this litestream can't check what it has restored */
 export async function assertIntegrityCheck(
@@ -97,6 +103,9 @@ export async function download(
       : { size: undefined };
   }
   if (!size) return failed("failed", "litestream says that it succeeded, but left no database");
+  const { damage, surplus } = lookAtRestored(target.path);
+  if (damage !== undefined) return failed("failed", damage, DAMAGED);
+  if (surplus !== undefined) job.logger.warn({ bytes: surplus }, SURPLUS);
   await target.sync();
   if (state?.at) job.logger.info({ s3: job.s3, at: secondOf(state.at) }, "this is the state as of then");
   return { size };
