@@ -43,16 +43,6 @@ export const ADVICE: Readonly<Record<FailureReason | "no-backup" | "still-changi
   failed: "The lines that litestream printed are in the log at level debug.",
 };
 
-/** The advice, with what looks wrong in the settings if the store has refused them. */
-export function adviceFor(
-  reason: keyof typeof ADVICE,
-  hints: readonly string[] = [],
-  advice = ADVICE[reason],
-): string {
-  const refused = reason === "credentials" || reason === "bucket";
-  return [advice, ...(refused ? hints : [])].join(" ");
-}
-
 /**
  * The base of every error this library throws. `code` is stable; `message` says what failed and what
  * to do, and never holds the access key or the secret.

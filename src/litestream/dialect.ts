@@ -61,6 +61,8 @@ export interface Dialect {
     readonly compacted: RegExp;
     readonly snapshotted: RegExp;
   };
+  /** What has a list tell that it tries again; default: it says so by itself, or can't. */
+  readonly listing?: Beyond;
   /** Lists the objects of the replica; `undefined` on 0.3, whose restore tells an incomplete backup from none. */
   readonly list?: (dbpath: string) => string[];
   /** How far the replica has come; `undefined` where it can't tell. */
@@ -145,8 +147,9 @@ export interface Replica {
   readonly historyHours: number;
 }
 
-/** What litestream is to do besides a single synchronisation. */
+/** What litestream is to do besides a single synchronisation; `tells`: a list that names its requests on stderr. */
 export type Beyond =
+  | { readonly tells: true }
   | { readonly continuous: { readonly syncIntervalSeconds: number } }
   | { readonly upkeep: { readonly retentionMs: number; readonly snapshot: boolean } };
 
@@ -205,7 +208,9 @@ export function configurationOf(
   };
   const kept =
     upkeep !== undefined ? upkeep0_5(upkeep) : continuous !== undefined ? retention0_5(historyHours) : {};
-  return JSON.stringify({ ...kept, dbs: [database] }).replace(NOT_IN_YAML, escaped);
+  const logging =
+    beyond !== undefined && "tells" in beyond ? { logging: { level: "debug", stderr: true } } : {};
+  return JSON.stringify({ ...kept, ...logging, dbs: [database] }).replace(NOT_IN_YAML, escaped);
 }
 
 // What is left of a retention must reach back to a snapshot that is old enough: one more interval between snapshots.
@@ -385,6 +390,8 @@ const V0_5: Dialect = {
     snapshotted: / msg="snapshot complete"(?: |$)/,
   },
   env: { LOG_LEVEL: "debug" },
+  // In a list, LOG_LEVEL would put its words between those that count.
+  listing: { tells: true },
   list: (dbpath) => ["ltx", "-level", "all", ...CONFIGURED, dbpath],
   position: {
     args: (dbpath) => ["ltx", "-level", "all", ...CONFIGURED, dbpath],

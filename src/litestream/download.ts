@@ -1,5 +1,5 @@
 import type { RestoreTarget } from "../database-files.ts";
-import { ADVICE, LitestreamUnsupportedError, type RestoreError } from "../errors.ts";
+import { LitestreamUnsupportedError, type RestoreError } from "../errors.ts";
 import { lookAtRestored } from "../restored-file.ts";
 import type { Job, Litestream } from "./binary.ts";
 import { lookAtChain } from "./chain.ts";
@@ -23,7 +23,8 @@ import { LIST_LIMIT } from "./writers.ts";
 export interface Failed {
   readonly reason: RestoreError["reason"];
   readonly words: string;
-  readonly advice: string;
+  /** Default: what goes with the reason. */
+  readonly advice?: string | undefined;
   /** Whether another try may mend it. */
   readonly passes: boolean;
 }
@@ -114,24 +115,24 @@ export async function download(
 /** Finds the state of a moment. */
 async function stateAt(
   job: Job,
-  { moment: { args, of } }: Dialect,
+  { moment: { args, of }, listing }: Dialect,
   moment: Date,
   signal: AbortSignal,
 ): Promise<StateAt | Failed> {
-  const child = startLitestream(job, args(job.dbpath), { signal, capture: LIST_LIMIT });
+  const child = startLitestream(job, args(job.dbpath), { signal, capture: LIST_LIMIT }, listing);
   const { exitCode, stdout, stderr, lines } = await child.ended;
   const state = exitCode === 0 ? of(stdout, stderr, moment) : undefined;
   if (state === undefined) {
     const complaint = complaintOf(lines, [job.dbpath, job.s3]);
     const { reason, words, said } = complaint;
-    return { ...failed(reason, said ? words : NO_LIST), passes: mayPass(complaint) };
+    return { ...failed(reason, said || reason !== "failed" ? words : NO_LIST), passes: mayPass(complaint) };
   }
   if (!state.broken) return state;
   const before = state.at === undefined ? "" : `: the last whole state before is of ${secondOf(state.at)}`;
   return failed("failed", `objects of the backup are missing in the replica${before}`);
 }
 
-const failed = (reason: Failed["reason"], words: string, advice: string = ADVICE[reason]): Failed => ({
+const failed = (reason: Failed["reason"], words: string, advice?: string): Failed => ({
   reason,
   words,
   advice,

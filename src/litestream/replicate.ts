@@ -14,7 +14,6 @@ import {
 import { withDatabaseLock } from "../database-lock.ts";
 import {
   ADVICE,
-  adviceFor,
   DatabaseNotFoundError,
   type FailureReason,
   LitestreamUnsupportedError,
@@ -24,6 +23,7 @@ import { OpenDatabase, wordsFor } from "../holders.ts";
 import { noteProven } from "../known-files.ts";
 import { processState } from "../process-state.ts";
 import type { Position } from "../replica-record.ts";
+import { adviceOn } from "./advice.ts";
 import { identifyBinary, type Job, type Litestream } from "./binary.ts";
 import { lookAtChain } from "./chain.ts";
 import type { Dialect, Reading, Written } from "./dialect.ts";
@@ -430,7 +430,7 @@ function copyAfter(before: WholeCopy, read: ReturnType<Reading["end"]>, succeede
 
 export function failure(job: Job, reason: ReplicateFailure, words: string): Failure {
   // Once more: litestream's words may have lost an escape that hid a secret.
-  const message = `${job.dbpath} is not proven to be in ${job.s3} and stays: ${job.redact(words)}. ${adviceFor(reason, job.hints)}`;
+  const message = `${job.dbpath} is not proven to be in ${job.s3} and stays: ${job.redact(words)}. ${adviceOn(reason, job)}`;
   return { ok: false, reason, message };
 }
 

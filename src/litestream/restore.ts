@@ -9,8 +9,6 @@ import {
 } from "../database-files.ts";
 import { withDatabaseLock } from "../database-lock.ts";
 import {
-  ADVICE,
-  adviceFor,
   DatabaseExistsError,
   InvalidOptionError,
   LitestreamError,
@@ -20,6 +18,7 @@ import {
 import { noteRestored } from "../known-files.ts";
 import { readRecords } from "../replica-record.ts";
 import { lookAt } from "../untouched.ts";
+import { adviceOn } from "./advice.ts";
 import { identifyBinary, type Job } from "./binary.ts";
 import type { Dialect } from "./dialect.ts";
 import { assertIntegrityCheck, download, type Failed } from "./download.ts";
@@ -286,8 +285,8 @@ function failure(
   job: Omit<Job, "binary">,
   reason: RestoreError["reason"],
   words: string,
-  { advice = ADVICE[reason], cause }: { advice?: string; cause?: unknown } = {},
+  { advice, cause }: { advice?: string | undefined; cause?: unknown } = {},
 ): RestoreError {
-  const message = `${job.dbpath} could not be restored from ${job.s3}: ${job.redact(words)}. ${adviceFor(reason, job.hints, advice)}`;
+  const message = `${job.dbpath} could not be restored from ${job.s3}: ${job.redact(words)}. ${adviceOn(reason, job, advice)}`;
   return new RestoreError(reason, message, { cause });
 }

@@ -23,12 +23,12 @@ export async function lookAtReplica(
 ): Promise<Seen | Complaint | undefined> {
   if (dialect.position === undefined) return undefined;
   const args = dialect.position.args(job.dbpath);
-  const child = startLitestream(job, args, { signal, capture: LIST_LIMIT });
+  const child = startLitestream(job, args, { signal, capture: LIST_LIMIT }, dialect.listing);
   const { exitCode, stdout, stderr, lines } = await child.ended;
   const seen = exitCode === 0 ? dialect.position.of(stdout, stderr) : undefined;
   if (seen !== undefined) return seen;
   const complaint = complaintOf(lines, [job.dbpath, job.s3]);
-  return complaint.said
+  return complaint.said || complaint.reason !== "failed"
     ? complaint
     : { ...complaint, words: "the list of the replica's objects could not be read" };
 }

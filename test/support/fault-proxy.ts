@@ -4,8 +4,8 @@ import type { AddressInfo } from "node:net";
 
 /** What happens to a request instead of its answer. */
 export type Fault =
-  /** An S3 error with this status. */
-  | { status: 403 | 404 | 500 | 503 }
+  /** An S3 error with this status; `code`: another one than goes with that. */
+  | { status: 403 | 404 | 500 | 503; code?: string }
   /** There is no such object. */
   | "gone"
   /** What is uploaded is said to be stored, and is not; the rest goes through. */
@@ -66,7 +66,8 @@ export async function startFaultProxy(target: number, { plainParts = false } = {
     else if (fault === "pretend" && (incoming.method === "PUT" || /[?&]upload/.test(line)))
       void pretend(incoming, outgoing);
     else if (fault === "reset") incoming.socket.destroy();
-    else if (typeof fault === "object" && "status" in fault) refuse(incoming, outgoing, fault.status);
+    else if (typeof fault === "object" && "status" in fault)
+      refuse(incoming, outgoing, fault.status, fault.code);
     else if (typeof fault === "object" && ("after" in fault || "delayMs" in fault)) {
       const held = "after" in fault ? fault.after : new Promise((done) => setTimeout(done, fault.delayMs));
       // A client that is gone takes its request with it: late uploads of a killed litestream are a thing of their own.
