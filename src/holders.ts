@@ -1,15 +1,17 @@
-import {
-  closeSync,
-  constants,
-  lstatSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  statSync,
-} from "node:fs";
+import { lstatSync, readlinkSync, statSync } from "node:fs";
 import { basename, dirname } from "node:path";
 import { setImmediate } from "node:timers/promises";
+import {
+  deviceName,
+  lockersIn,
+  mountDevice,
+  NAMELESS,
+  namesIn,
+  ownPid,
+  processes,
+  programOf,
+  readIn,
+} from "./proc.ts";
 
 // Who has a database open, as Linux tells in /proc; elsewhere nobody is found. A connection in WAL mode has a lock on the main
 // file for as long as it is open, and anybody may read the list of locks. One in rollback-journal mode has none while it is
@@ -27,8 +29,6 @@ export interface Holder {
 const SLICE_MS = 4;
 /** How many descriptors are looked at while nothing else may run: a few milliseconds. */
 const MAX_DESCRIPTORS = 500;
-/** The pid of a lock whose owner is not named. */
-const NAMELESS = 0;
 
 /** A database, and who has it open. It is known by its inode, so that it may be moved meanwhile. */
 export class OpenDatabase {
@@ -67,11 +67,12 @@ export class OpenDatabase {
   /**
    * The last look, without a pause: at all locks, and at the descriptors of the processes with the nearest ids, such as a
    * cluster's; on a small machine of all.
+   * @param descriptors how many are looked at
    */
-  nearestOthers(): Holder[] {
+  nearestOthers(descriptors = MAX_DESCRIPTORS): Holder[] {
     const pids = new Set<number>();
     const steps = this.#stepsToOthers();
-    for (let left = MAX_DESCRIPTORS; left > 0; left -= 1) {
+    for (let left = descriptors; left > 0; left -= 1) {
       const { done, value } = steps.next();
       if (done) break;
       if (value !== undefined) pids.add(value);
@@ -81,23 +82,35 @@ export class OpenDatabase {
 
   /** Whether one of these still has it open: cheaper than to look for all. */
   isOpenIn(holders: readonly Holder[]): boolean {
-    const lockers = this.#lockers();
-    return holders.some(({ pid = NAMELESS }) => lockers.has(pid) || (pid !== NAMELESS && this.#isIn(pid)));
+    try {
+      const lockers = this.#lockers();
+      return holders.some(({ pid = NAMELESS }) => lockers.has(pid) || (pid !== NAMELESS && this.#isIn(pid)));
+    } catch {
+      return true;
+    }
   }
 
   /** Whether this process has it open. */
   isOpenHere(): boolean {
-    return this.#isIn("self");
+    try {
+      return this.#isIn("self");
+    } catch {
+      return false;
+    }
   }
 
   /** A step for each descriptor; one that has found a holder gives its pid. */
   *#stepsToOthers(): Generator<number | undefined, void> {
-    yield* this.#lockers();
-    const self = ownPid();
-    const distance = (pid: number) => Math.abs(pid - self);
-    for (const pid of processes().sort((a, b) => distance(a) - distance(b))) {
-      if (pid === self) continue;
-      for (const isIt of this.#descriptors(pid)) yield isIt ? pid : undefined;
+    try {
+      yield* this.#lockers();
+      const self = ownPid();
+      const distance = (pid: number) => Math.abs(pid - self);
+      for (const pid of processes().sort((a, b) => distance(a) - distance(b))) {
+        if (pid === self) continue;
+        for (const isIt of this.#descriptors(pid)) yield isIt ? pid : undefined;
+      }
+    } catch {
+      yield NAMELESS; // What can't be told, as without free descriptors, counts as open.
     }
   }
 
@@ -135,21 +148,6 @@ export class OpenDatabase {
   }
 }
 
-/**
- * Who has, or waits for, a lock on a file.
- * @param text of /proc/locks
- * @param inodes each way in which the file's inode may be written there
- * @returns the pids; 0 for an owner who is not named
- */
-export function lockersIn(text: string, inodes: ReadonlySet<string>): Set<number> {
-  const pids = new Set<number>();
-  for (const line of text.split("\n")) {
-    const [, pid, inode] = /^\d+: *(?:-> *)?\S+ +\S+ +\S+ +(-?\d+) +(\S+) /.exec(line) ?? [];
-    if (inode !== undefined && inodes.has(inode)) pids.add(Math.max(Number(pid), NAMELESS));
-  }
-  return pids;
-}
-
 function holdersFor(pids: Set<number>): Holder[] {
   // The owner of a nameless lock is most likely one of the others.
   if (pids.size > 1) pids.delete(NAMELESS);
@@ -164,71 +162,4 @@ export function wordsFor(holders: readonly Holder[]): string {
     pid === undefined ? "a process that can't be named" : `${program} (pid ${pid})`,
   );
   return each.length > 3 ? `${each.slice(0, 3).join(", ")} and ${each.length - 3} more` : each.join(", ");
-}
-
-/** A device as /proc/locks has it; both halves of the number are split in two by Linux. */
-function deviceName(dev: bigint): string {
-  const major = ((dev >> 8n) & 0xfffn) | ((dev >> 32n) & 0xfffff000n);
-  const minor = (dev & 0xffn) | ((dev >> 12n) & 0xffffff00n);
-  return [major, minor].map((n) => n.toString(16).padStart(2, "0")).join(":");
-}
-
-/** The device of a folder's mount, which btrfs and overlayfs have in /proc/locks, but not in `stat`. */
-function mountDevice(folder: string): string | undefined {
-  try {
-    const fd = openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY);
-    try {
-      const [, mount] = /^mnt_id:\s*(\d+)$/m.exec(readIn(`/proc/self/fdinfo/${fd}`)) ?? [];
-      const line = new RegExp(`^${mount} \\d+ (\\d+):(\\d+) `, "m").exec(readIn("/proc/self/mountinfo"));
-      return line
-        ?.slice(1, 3)
-        .map((n) => Number(n).toString(16).padStart(2, "0"))
-        .join(":");
-    } finally {
-      closeSync(fd);
-    }
-  } catch {
-    return undefined;
-  }
-}
-
-/** The name of its program and script, and no other argument: those may be secrets. */
-function programOf(pid: number): string | undefined {
-  const [file = "", ...args] = readIn(`/proc/${pid}/cmdline`).split("\0");
-  // A process that names itself has that as one word.
-  const program = /^\S+$/.test(file) ? basename(file) : readIn(`/proc/${pid}/comm`).trim();
-  const script = basename(args.find((arg) => !arg.startsWith("-")) ?? "");
-  const words = SCRIPT.test(script) ? `${program} ${script}` : program;
-  return words.replace(/[^\x20-\x7e]/g, "?").slice(0, MAX_PROGRAM) || undefined;
-}
-
-const SCRIPT = /^[\w.+-]{1,60}\.(?:[cm]?[jt]sx?|php|py|rb|sh)$/;
-const MAX_PROGRAM = 80;
-
-const processes = () => namesIn("/proc").flatMap((name) => (/^[1-9]\d*$/.test(name) ? Number(name) : []));
-
-/** As /proc has it, whose numbers may be another namespace's. */
-function ownPid(): number {
-  try {
-    return Number(readlinkSync("/proc/self"));
-  } catch {
-    return process.pid;
-  }
-}
-
-/** Nothing where it can't be read: another user's process, or none. */
-function namesIn(folder: string): string[] {
-  try {
-    return readdirSync(folder);
-  } catch {
-    return [];
-  }
-}
-
-function readIn(file: string): string {
-  try {
-    return readFileSync(file, "latin1");
-  } catch {
-    return "";
-  }
 }

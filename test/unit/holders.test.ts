@@ -3,7 +3,8 @@ import { once } from "node:events";
 import { closeSync, linkSync, openSync, renameSync, unlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, onTestFinished, test } from "vitest";
-import { lockersIn, OpenDatabase, wordsFor } from "../../src/holders.ts";
+import { OpenDatabase, wordsFor } from "../../src/holders.ts";
+import { lockersIn } from "../../src/proc.ts";
 import { tempFolder } from "../support/setup.ts";
 
 describe("the list of locks", () => {
@@ -71,12 +72,12 @@ describe("a file that another process has open", () => {
     const path = newFile();
     const database = new OpenDatabase(path);
     expect(await database.others(signal)).toEqual([]);
-    expect(database.nearestOthers()).toEqual([]);
+    expect(database.nearestOthers(Number.POSITIVE_INFINITY)).toEqual([]);
     const child = await startHolder(path);
     const holders = [{ pid: child.pid, program: "node hold.mjs" }];
     expect(await database.others(signal)).toEqual(holders);
     renameSync(path, `${path}.removing`);
-    expect(database.nearestOthers()).toEqual(holders);
+    expect(database.nearestOthers(Number.POSITIVE_INFINITY)).toEqual(holders);
     linkSync(`${path}.removing`, path);
     unlinkSync(`${path}.removing`);
     expect(database.isOpenIn(holders)).toBe(true);
@@ -86,7 +87,7 @@ describe("a file that another process has open", () => {
     // Without a turn of the event loop nobody is told of its end: it is a zombie then.
     while (database.isOpenIn(holders));
     expect(child.signalCode).toBeNull();
-    expect(database.nearestOthers()).toEqual([]);
+    expect(database.nearestOthers(Number.POSITIVE_INFINITY)).toEqual([]);
     expect(await database.others(signal)).toEqual([]);
   });
 
@@ -98,7 +99,7 @@ describe("a file that another process has open", () => {
     writeFileSync(path, "another database");
     await startHolder(path);
     expect(await database.others(signal)).toEqual([]);
-    expect(database.nearestOthers()).toEqual([]);
+    expect(database.nearestOthers(Number.POSITIVE_INFINITY)).toEqual([]);
   });
 
   test("is not one that this process has open itself", async () => {
