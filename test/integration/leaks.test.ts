@@ -21,6 +21,9 @@ beforeAll(async () => {
 });
 afterAll(() => s3.stop());
 
+/** How long 200 runs, or 1 GB, take is the machine's affair. */
+const MINUTES = { timeout: 600_000 };
+
 /** The built library in a process of its own, and the JSON lines that it prints. */
 function start(script: string, argument: unknown, options: string[] = []) {
   const file = new URL(`../support/${script}`, import.meta.url).pathname;
@@ -196,55 +199,57 @@ describe.skipIf(NO_PROC)(`what a process holds${NO_PROC ? ` (skipped: ${NO_PROC}
     ];
   }
 
-  test("open files, timers, listeners and child processes are the same before and after 200 runs", async () => {
-    const proxy = await startFaultProxy(s3.port);
-    onTestFinished(() => proxy.stop());
-    proxy.fault = ({ url = "" }) =>
-      url.includes("refused") ? { status: 403 } : url.includes("stalled") ? "stall" : undefined;
-    const sample = setUp(replicaUrl(s3.port, "leaks/sample.db")).config;
-    await writeRows(sample.dbpath, 20);
-    expect(await sample.replicateOnce({ timeoutSeconds: SECONDS, keepLocal: true })).toMatchObject({
-      ok: true,
-    });
-
-    const kinds = kindsOfRuns(proxy.port);
-    const runs = Math.ceil(200 / kinds.length) * kinds.length;
-    const folder = tempFolder();
-    const secrets = { key: KEY, token: TOKEN };
-    const { child, lines, ended } = start(
-      "leaks.mjs",
-      { kinds, runs, atOnce: 8, secrets, sample: sample.folder, folder, litestream: LITESTREAM },
-      ["--expose-gc"],
-    );
-    const said: { before?: unknown; outcomes?: unknown; after?: unknown } = {};
-    const done = new Promise<void>((resolve) => {
-      lines.on("line", (line) => {
-        Object.assign(said, JSON.parse(line));
-        if (said.after !== undefined) resolve();
+  test(
+    "open files, timers, listeners and child processes are the same before and after 200 runs",
+    MINUTES,
+    async () => {
+      const proxy = await startFaultProxy(s3.port);
+      onTestFinished(() => proxy.stop());
+      proxy.fault = ({ url = "" }) =>
+        url.includes("refused") ? { status: 403 } : url.includes("stalled") ? "stall" : undefined;
+      const sample = setUp(replicaUrl(s3.port, "leaks/sample.db")).config;
+      await writeRows(sample.dbpath, 20);
+      expect(await sample.replicateOnce({ timeoutSeconds: SECONDS, keepLocal: true })).toMatchObject({
+        ok: true,
       });
-    });
-    await Promise.race([done, ended]);
-    expect(said.outcomes).toEqual(
-      Object.fromEntries(
-        kinds.map(({ name, outcome }) => [
-          name,
-          { times: runs / kinds.length, what: [JSON.stringify(outcome) ?? "nothing"] },
-        ]),
-      ),
-    );
-    // Some ends come a moment later: the shell that watched over a child, a timer, a file that is closed.
-    await expect.poll(() => said.after, { timeout: 30_000 }).toEqual(said.before);
-    expect(said.before).toMatchObject({ abortListeners: 0, children: [] });
-    child.stdin.end();
-    await ended;
-    expect(processesWith(folder)).toEqual([]);
-  });
+
+      const kinds = kindsOfRuns(proxy.port);
+      const runs = Math.ceil(200 / kinds.length) * kinds.length;
+      const folder = tempFolder();
+      const secrets = { key: KEY, token: TOKEN };
+      const { child, lines, ended } = start(
+        "leaks.mjs",
+        { kinds, runs, atOnce: 8, secrets, sample: sample.folder, folder, litestream: LITESTREAM },
+        ["--expose-gc"],
+      );
+      const said: { before?: unknown; outcomes?: unknown; after?: unknown } = {};
+      const done = new Promise<void>((resolve) => {
+        lines.on("line", (line) => {
+          Object.assign(said, JSON.parse(line));
+          if (said.after !== undefined) resolve();
+        });
+      });
+      await Promise.race([done, ended]);
+      expect(said.outcomes).toEqual(
+        Object.fromEntries(
+          kinds.map(({ name, outcome }) => [
+            name,
+            { times: runs / kinds.length, what: [JSON.stringify(outcome) ?? "nothing"] },
+          ]),
+        ),
+      );
+      // Some ends come a moment later: the shell that watched over a child, a timer, a file that is closed.
+      await expect.poll(() => said.after, { timeout: 30_000 }).toEqual(said.before);
+      expect(said.before).toMatchObject({ abortListeners: 0, children: [] });
+      child.stdin.end();
+      await ended;
+      expect(processesWith(folder)).toEqual([]);
+    },
+  );
 });
 
 describe.skipIf(NO_PROC)(`how much memory a process takes${NO_PROC ? ` (skipped: ${NO_PROC})` : ""}`, () => {
   const MOST_MB = 64;
-  /** It is about memory: how long 1 GB takes is the machine's affair. */
-  const MINUTES = { timeout: 600_000 };
   interface Call {
     settings: { key: string; token: string; s3: string; folder: string };
     litestream?: string;
