@@ -119,7 +119,8 @@ describe("an app of its own at trace level, with its secrets from the constructo
     survives: true,
   } as const;
   const refused = { fault: { status: 403 } } as const;
-  const SHORT = [{ timeoutSeconds: 2 }];
+  /** Long enough for a slow machine to get to the request that is refused, or is never answered. */
+  const SHORT = [{ timeoutSeconds: 6 }];
   const inVain = { shows: "reason: 'timeout'", fault: "stall", args: SHORT } as const;
   const uploads = { at: /^PUT/, runs: "replicate" } as const;
   const downloads = { at: /^GET .*\.(?:ltx|lz4)/, backup: true, runs: "restore" } as const;
