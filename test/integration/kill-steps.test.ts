@@ -59,7 +59,7 @@ test("timedReplicate: a kill at any step loses nothing", async () => {
     return { method: "timedReplicate", args: [30] };
   });
   expect(kills).toBeGreaterThanOrEqual(10);
-}, 300_000);
+}, 900_000);
 
 test("delete: a kill at any step leaves no database without its -wal", async () => {
   const kills = await killAtEveryStep("delete", async ({ config }) => {
@@ -70,7 +70,7 @@ test("delete: a kill at any step leaves no database without its -wal", async () 
     return { method: "delete" };
   });
   expect(kills).toBeGreaterThanOrEqual(10);
-}, 300_000);
+}, 900_000);
 
 test("restore: a kill at any step is mended by the next boot", async () => {
   const kills = await killAtEveryStep("restore", async ({ config }) => {
@@ -81,4 +81,4 @@ test("restore: a kill at any step is mended by the next boot", async () => {
     return { method: "restore" };
   });
   expect(kills).toBeGreaterThanOrEqual(10);
-}, 300_000);
+}, 900_000);
