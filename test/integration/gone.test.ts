@@ -66,8 +66,8 @@ describe("no database when its turn comes is no success", () => {
       [config],
       `open(config, 20).close();
       config.onShutdown({ timeoutSeconds: 50 });
-      say({ ready: true });
       process.on("SIGUSR2", () => process.exit(0));
+      say({ ready: true });
       ${ALIVE}`,
     );
     await app.event("ready");
