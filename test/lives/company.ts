@@ -8,13 +8,17 @@ import { Report } from "./report.ts";
 import type { Outcome, Running } from "./running.ts";
 import { HURRIED_SECONDS, type Now, PATIENT_SECONDS, type Stage, type Version } from "./stage.ts";
 
+/** Longer than between two looks at who has the database open. */
+const LOOKS_MS = 2000;
+
 /** Another process that has the database open while the app shuts down. */
 interface Guest {
   readonly plan: Company;
   /** Has it close the database. */
   leave(): void;
-  /** Resolves when it has ended by itself. */
   readonly ended: Promise<unknown>;
+  /** When it had certainly closed the database, by the clock of all processes; `undefined`: not yet. */
+  readonly goneAt: () => number | undefined;
   /** It says what has become of it; a litestream says nothing. */
   readonly running: Running | undefined;
 }
@@ -35,7 +39,8 @@ export async function welcome(stage: Stage, { life, version }: Now): Promise<Gue
   stage.company.push(running);
   await running.ready();
   if (running.ended_ !== undefined) stage.fail(`the ${role} could not open the database: ${running.stderr}`);
-  return { plan, leave: () => running.order("leave"), ended: running.ended, running };
+  const { ended } = running;
+  return { plan, leave: () => running.order("leave"), ended, goneAt: endOf(ended), running };
 }
 
 /** `litestream replicate` by hand. To the same place it writes there too: nobody says then what the replica holds. */
@@ -54,7 +59,15 @@ async function foreignLitestream(stage: Stage, plan: Company, version: Version):
   while (child.exitCode === null && child.signalCode === null && !hasOpen(child.pid, stage.dbpath))
     await new Promise((done) => setTimeout(done, 10));
   if (child.exitCode !== null || child.signalCode !== null) return undefined;
-  return { plan, leave: () => void child.kill("SIGINT"), ended, running: undefined };
+  return { plan, leave: () => void child.kill("SIGINT"), ended, goneAt: endOf(ended), running: undefined };
+}
+
+function endOf(ended: Promise<unknown>): () => number | undefined {
+  let at: number | undefined;
+  void ended.then(() => {
+    at = Number(process.hrtime.bigint() / 1000n) / 1000;
+  });
+  return () => at;
 }
 
 function hasOpen(pid: number | undefined, file: string): boolean {
@@ -80,8 +93,10 @@ export function holdAnswer(
   keeps: boolean,
 ): void {
   const { ok, reason } = (value ?? { ok: false, ...error }) as { ok: boolean; reason?: string };
-  const mayBeOpen = guest !== undefined || (life.end.how === "shutdown" && life.end.writer === "other");
-  if (reason === "in-use" && !mayBeOpen)
+  const writes = life.end.how === "shutdown" && life.end.writer === "other";
+  const goneAt = guest === undefined ? 0 : guest.goneAt();
+  const isGone = goneAt !== undefined && answeredAt !== undefined && goneAt < answeredAt - LOOKS_MS;
+  if (reason === "in-use" && isGone && !writes)
     stage.fail("a false accusation: the answer is in-use, but no other process has the database open");
   if (guest === undefined || keeps || !ok) return;
   const { running, plan } = guest;

@@ -40,14 +40,16 @@ export async function exit(stage: Stage, now: Now, app: Running, end: Exit): Pro
   else if (mayDamage) stage.model.damaged();
   const troubled =
     end.fault !== undefined ||
-    guest !== undefined ||
+    isInTheWay(guest, false) ||
+    guest?.plan.who === "reader" ||
     (broken && !version.is03) ||
     stage.small ||
     downgraded ||
-    stage.overtaken !== undefined ||
-    isInTheWay(guest, false);
+    stage.overtaken !== undefined;
   if (end.by === "library" && !troubled && code !== 0)
     stage.fail(`nothing was wrong, but the exit code is ${code}: ${app.stderr.slice(-3000)}`);
-  if (/"reason":"(replica-moved|foreign-backup)"/.test(app.stderr))
-    stage.justify(/"reason":"(replica-moved|foreign-backup)"/.exec(app.stderr)?.[1]);
+  const [, accusation] = /"reason":"(replica-moved|foreign-backup|in-use)"/.exec(app.stderr) ?? [];
+  stage.justify(accusation);
+  if (accusation === "in-use" && guest === undefined)
+    stage.fail("a false accusation: the log says in-use, but no other process has the database open");
 }

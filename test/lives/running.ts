@@ -2,7 +2,9 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { processesWith } from "../support/processes.ts";
+import type { Life } from "./history.ts";
 import type { Stretch } from "./model.ts";
+import type { Spelling } from "./places.ts";
 
 const script = new URL("./process.mjs", import.meta.url).pathname;
 const stepKiller = new URL("../support/step-killer.mjs", import.meta.url).pathname;
@@ -26,6 +28,21 @@ export interface Events {
   /** In milliseconds of a clock that all processes share: just before it closes the database, and when it had its answer. */
   closingAt?: number;
   answeredAt?: number;
+}
+
+/** What a process of a life is to do. */
+export interface Spec extends Record<string, unknown> {
+  killStep?: Life["killStep"];
+  folder?: string;
+  port?: number;
+  path?: string;
+  spelling?: Spelling | undefined;
+}
+
+/** A process that has the database open, and can be ended. */
+export interface Companion {
+  readonly ended: Promise<unknown>;
+  kill(signal: NodeJS.Signals): boolean;
 }
 
 /** A process of a life, and what it has said so far. */

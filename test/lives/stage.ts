@@ -6,9 +6,9 @@ import { processesWith } from "../support/processes.ts";
 import { KEY, type S3, TOKEN } from "../support/s3.ts";
 import type { History, Life } from "./history.ts";
 import { Model, type Stretch } from "./model.ts";
-import { placeAs, SPELLINGS, type Spelling } from "./places.ts";
+import { placeAs, SPELLINGS } from "./places.ts";
 import { Report } from "./report.ts";
-import { Running, signalAll } from "./running.ts";
+import { type Companion, Running, type Spec, signalAll } from "./running.ts";
 
 /** A litestream that the lives may have. */
 export interface Version {
@@ -33,12 +33,6 @@ export const MISSES_COMMITS = /^0\.5\.(?:\d|1[0-6])$/;
 /** What `litestream restore` by hand leaves when it is killed: none of the library's files, and so it stays. */
 export const HAND_MADE = "db.sqlite.tmp";
 
-/** A process that has the database open, and can be ended. */
-export interface Companion {
-  readonly ended: Promise<unknown>;
-  kill(signal: NodeJS.Signals): boolean;
-}
-
 /** What a phase of a life has to know. */
 export interface Now {
   readonly life: Life;
@@ -58,15 +52,6 @@ export interface Beside {
   struck: boolean;
   /** What the last thing that went up may be good for. */
   mayDamage: boolean;
-}
-
-/** What a process of a life is to do. */
-interface Spec extends Record<string, unknown> {
-  killStep?: Life["killStep"];
-  folder?: string;
-  port?: number;
-  path?: string;
-  spelling?: Spelling | undefined;
 }
 
 /** Where a history is played: its machines, its replica, its processes, and the model that all of them are held against. */
