@@ -1,6 +1,7 @@
 import { appGone } from "./boot.ts";
 import { isInTheWay, welcome } from "./company.ts";
 import type { Exit } from "./deployment.ts";
+import { look } from "./machines.ts";
 import { Report } from "./report.ts";
 import type { Running } from "./running.ts";
 import type { Now, Stage } from "./stage.ts";
@@ -21,6 +22,8 @@ export async function exit(stage: Stage, now: Now, app: Running, end: Exit): Pro
   const leaves = guest?.plan.leaves === "soon" && setTimeout(guest.leave, guest.plan.afterMs);
   const { code, signal } = await app.ended;
   endPhase(stage);
+  stage.readRecord();
+  const { acked } = stage.model;
   // It may prove what the first process could not.
   if (leaves && guest.plan.who === "late") await guest.ended;
   if (leaves) clearTimeout(leaves);
@@ -31,12 +34,23 @@ export async function exit(stage: Stage, now: Now, app: Running, end: Exit): Pro
     return await appGone(stage, app, "shutdown", true);
   }
   const by = end.by === "library" ? "the library" : `another's ${end.by}`;
-  Report.count(stage.report.exits, `${by}: exit code ${code}, ${stage.hasLocal ? "unproven" : "proven"}`);
   stage.writers.add(version);
-  if (code === 0 && stage.hasLocal) stage.fail(`exit code 0 (${by}), but the database is not proven`);
-  if (stage.hasLocal && !/"level":50/.test(app.stderr))
+  // The file may have come from the replica, and be as it was, or have been on its way out.
+  const stays = code === 0 && stage.hasLocal && guest?.plan.who !== "late";
+  Report.count(
+    stage.report.exits,
+    `${by}: exit code ${code}, ${stays ? "proven, and here" : stage.hasLocal ? "unproven" : "proven"}`,
+  );
+  const isNobodys = stage.overtaken !== undefined || stage.model.broken;
+  if (stays && isNobodys && acked > (app.events.content?.at(-1)?.to ?? 0))
+    stage.fail(
+      `exit code 0 (${by}), but the database is here, and another machine has written to the replica`,
+    );
+  if (stays && !isNobodys) await look(stage, acked, `exit code 0 (${by}), and the database is here:`);
+  if (stage.hasLocal && code !== 0 && !/"level":50/.test(app.stderr))
     stage.fail(`the process has ended (${by}) with ${code} before the proof, and the log has no error`);
   if (!stage.hasLocal) stage.model.proven();
+  else if (stays && !isNobodys) stage.model.proven(acked);
   else if (mayDamage) stage.model.damaged();
   const troubled =
     end.fault !== undefined ||
