@@ -29,6 +29,8 @@ export interface ReplicaRecord {
   readonly position: Position | undefined;
   /** Whether an upload has begun since, of which nobody knows how far it came. */
   readonly uploading: boolean;
+  /** Nothing has gone up from here since the restore: what litestream keeps beside the database comes from somebody else. */
+  readonly onlyRestored?: boolean;
 }
 
 /** So many replicas of one database are remembered. */
@@ -159,10 +161,11 @@ function recordsIn(value: unknown): ReplicaRecord[] | undefined {
 
 function isRecord(value: unknown): value is ReplicaRecord {
   if (typeof value !== "object" || value === null) return false;
-  const { place, position, uploading } = value as Record<string, unknown>;
+  const { place, position, uploading, onlyRestored = false } = value as Record<string, unknown>;
   return (
     typeof place === "string" &&
     typeof uploading === "boolean" &&
+    typeof onlyRestored === "boolean" &&
     (position === undefined || isPosition(position))
   );
 }

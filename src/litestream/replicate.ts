@@ -399,8 +399,8 @@ export async function admit(
         continue;
       }
     } else if (knowledge.position === undefined) job.logger.warn({ s3: job.s3 }, UNSEEN);
-    // What litestream remembers is of another replica, or how this one was before.
-    if (isNew || objection !== undefined) removeLitestreamFolder(job.dbpath);
+    // What litestream remembers is of another replica, or how this one was before, or of one that was started by hand.
+    if (isNew || !knowledge.hasUploaded || objection !== undefined) removeLitestreamFolder(job.dbpath);
     if (objection !== undefined) job.logger.warn({ s3: job.s3 }, `${objection.words}: taking over`);
     const isAfterAnother = objection !== undefined || (isNew && Object.keys(position).length > 0);
     if (isAfterAnother) await afterTheOther(dialect, signal);

@@ -226,7 +226,8 @@ async function tryOnce(
     }
     const restored = lookAt(target.path);
     // Before the database is there: without it, this machine would be a stranger to its own backup, as after a kill in between.
-    const know = () => isOwn && writeDown(job, dialect, { position: seen?.position, uploading: false });
+    const know = () =>
+      isOwn && writeDown(job, dialect, { position: seen?.position, uploading: false, onlyRestored: true });
     const placed = await withDatabaseLock(job, signal, () => target.moveIntoPlace(know));
     if (!placed) return "exists";
     if (isOwn) noteRestored(job, restored);

@@ -35,11 +35,12 @@ export async function lookAtReplica(
 
 /**
  * What this machine knows of the replica. `position`: how far that had come; `undefined` where it was restored from without
- * a look at it. `isLast`: what litestream keeps beside the database is of this replica, and not of another one. `stranger`: this
+ * a look at it. `isLast`: what litestream keeps beside the database is of this replica, and not of another one. `hasUploaded`: this
+ * machine has written to it, and not only restored from it. `stranger`: this
  * machine has never restored from it, nor written to it, as far as anybody knows; why, in words.
  */
 export type Knowledge =
-  | { readonly position: Position | undefined; readonly isLast: boolean }
+  | { readonly position: Position | undefined; readonly isLast: boolean; readonly hasUploaded: boolean }
   | { readonly stranger: string };
 
 /** @throws FileSystemError where what is written down can't be read */
@@ -59,7 +60,7 @@ export function knowledgeOf(job: Job, dialect: Dialect): Knowledge {
   if (record === undefined) {
     // 0.5 restores from the backups of 0.3 too, and can't say how far those had come.
     if (dialect.format === "0.3" && recordOf("0.5") !== undefined)
-      return { position: undefined, isLast: false };
+      return { position: undefined, isLast: false, hasUploaded: false };
     return {
       stranger: `this machine has neither restored its database from that nor written to it, but to another replica (${records[0]?.place})`,
     };
@@ -69,6 +70,7 @@ export function knowledgeOf(job: Job, dialect: Dialect): Knowledge {
   return {
     position: uploading && isLast && position ? furthest(position, ownPosition(dbpath)) : position,
     isLast,
+    hasUploaded: !record.onlyRestored,
   };
 }
 
@@ -120,8 +122,8 @@ export function objectionTo(
     const isEmpty = Object.keys(seen.position).length === 0;
     return isEmpty ? undefined : { reason: "foreign-backup", words: `${holds}, and ${knowledge.stranger}` };
   }
-  const { position, isLast } = knowledge;
-  const comparable = isLast ? seen : { ...seen, copies: new Map() };
+  const { position, isLast, hasUploaded } = knowledge;
+  const comparable = isLast && hasUploaded ? seen : { ...seen, copies: new Map() };
   if (position === undefined || !hasMovedOn(dbpath, position, comparable)) return undefined;
   return { reason: "replica-moved", words: movedOn(seen.at) };
 }

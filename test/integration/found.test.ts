@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
-import type { History } from "../lives/history.ts";
+import type { History, Life } from "../lives/history.ts";
 import { Report } from "../lives/report.ts";
 import { play } from "../lives/world.ts";
 import { IS_0_3, LITESTREAM, VERSION } from "../support/litestream.ts";
@@ -15,48 +15,51 @@ afterAll(() => s3.stop());
 
 const quiet = { fault: undefined, signal: undefined, disk: undefined };
 
-test("what the app checkpoints after a replication that kept the database is in the next one: 0.5 missed it", async () => {
-  const history: History = {
-    database: { journal: "wal", pageSize: 4096, autoVacuum: 0, start: "1 MB" },
-    litestream: 0,
-    smallDisk: false,
-    lives: [
-      {
-        disk: "same",
-        litter: false,
-        boot: quiet,
-        work: {
-          rows: 19,
-          bytes: 100,
-          churn: true,
-          by: "app",
-          sync: true,
-          checkpoint: "PASSIVE",
-          clockJump: 0,
-        },
-        vanish: undefined,
-        rival: undefined,
-        continuous: undefined,
-        killStep: undefined,
-        end: {
-          how: "shutdown",
-          close: false,
-          company: undefined,
-          writer: "other",
-          everyMs: 20,
-          checkpoints: false,
-          writerMs: 50,
-          calls: 1,
-          stop: undefined,
-          ...quiet,
-        },
-        litestream: 0,
-        spelling: "plain",
-        before: undefined,
-      },
-    ],
-  };
+const plain: Life = {
+  disk: "same",
+  litter: false,
+  boot: quiet,
+  work: { rows: 5, bytes: 100, churn: false, by: "app", sync: false, checkpoint: "NONE", clockJump: 0 },
+  vanish: undefined,
+  rival: undefined,
+  continuous: undefined,
+  killStep: undefined,
+  end: {
+    how: "shutdown",
+    close: true,
+    company: undefined,
+    writer: "none",
+    everyMs: 20,
+    checkpoints: false,
+    writerMs: 50,
+    calls: 1,
+    stop: undefined,
+    ...quiet,
+  },
+  litestream: 0,
+  spelling: "plain",
+  before: undefined,
+};
+
+async function playAll(start: History["database"]["start"], ...lives: Life[]): Promise<Report> {
+  const database: History["database"] = { journal: "wal", pageSize: 4096, autoVacuum: 0, start };
+  const version = { name: VERSION, file: LITESTREAM, is03: IS_0_3, mute: false };
   const report = new Report();
-  await play(history, [{ name: VERSION, file: LITESTREAM, is03: IS_0_3, mute: false }], s3, report);
+  await play({ database, litestream: 0, smallDisk: false, lives }, [version], s3, report);
+  return report;
+}
+
+test("what the app checkpoints after a replication that kept the database is in the next one: 0.5 missed it", async () => {
+  const report = await playAll("1 MB", {
+    ...plain,
+    work: { ...plain.work, rows: 19, churn: true, sync: true, checkpoint: "PASSIVE" },
+    end: { ...plain.end, close: false, writer: "other" } as Life["end"],
+  });
   expect(report.answers).toMatchObject({ true: expect.any(Number) });
+});
+
+test("a litestream by hand that replicates the restored database to another place is not taken for another machine", async () => {
+  const company = { who: "litestream", leaves: "soon", afterMs: 1500, place: "other" } as const;
+  const report = await playAll("nothing", plain, { ...plain, end: { ...plain.end, company } as Life["end"] });
+  expect(report.answers).toEqual({ true: 4 });
 });
