@@ -3,13 +3,15 @@ import { tmpdir } from "node:os";
 import { basename, dirname, isAbsolute, join, resolve, sep } from "node:path";
 import { inspect } from "node:util";
 import fc from "fast-check";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { ConfigError, type ConfigOptions, ConfigS3, type SettingsInput } from "../../src/index.ts";
 import { configurationOf, identify, restoreArgs } from "../../src/litestream/dialect.ts";
 import { COMMANDS, REPLICATE_HELP } from "./recorded.ts";
 
 // fast-check prints the seed and the smallest counterexample where one is found.
 const RUNS = { numRuns: 2000 };
+// So many runs take a busy machine a while.
+vi.setConfig({ testTimeout: 300_000 });
 
 const SECRET = "sHoWnSeCrEt";
 const NAMES = [
