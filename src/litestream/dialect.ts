@@ -928,7 +928,7 @@ export function storeAddress(
   // What a proxy makes of litestream's requests, only litestream can ask.
   const isProxied = Object.keys(env).some((name) => /^https?_proxy$/i.test(name));
   const ask = `${address.replace(/\/+$/, "")}/${local?.[1] ?? host}?list-type=2&max-keys=0`;
-  return { shown: address, ask: isProxied ? undefined : new URL(ask) };
+  return { shown: address, ask: isProxied || !URL.canParse(ask) ? undefined : new URL(ask) };
 }
 
 /** The URL with another bucket, as litestream reads it. */
