@@ -1,9 +1,10 @@
 // Adds the tests of every report to the checks, names what was skipped and what failed only beside others, and ends with
-// the line that is read: `node summary.mjs REPORTS-FOLDER CHECKS-PASSED CHECKS-FAILED`.
+// the line that is read: `node summary.mjs REPORTS-FOLDER CHECKS-PASSED CHECKS-FAILED CHECKS-SKIPPED`.
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
-const [folder, checksPassed, checksFailed] = process.argv.slice(2);
+const [folder, ...checks] = process.argv.slice(2);
+const [checksPassed, checksFailed, checksSkipped] = checks.map(Number);
 const AGAIN = ".again.json";
 
 /** Each test of a report, by its file and name. */
@@ -14,7 +15,7 @@ function testsOf(file) {
   );
 }
 
-const total = { passed: Number(checksPassed), failed: Number(checksFailed), skipped: 0 };
+const total = { passed: checksPassed, failed: checksFailed, skipped: checksSkipped };
 for (const name of readdirSync(folder).sort()) {
   if (name.endsWith(AGAIN)) continue;
   const again = join(folder, name.replace(/\.json$/, AGAIN));
