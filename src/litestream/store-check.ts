@@ -1,6 +1,4 @@
 import { randomBytes } from "node:crypto";
-import { get as getHttp } from "node:http";
-import { get as getHttps } from "node:https";
 import { ADVICE, messageOf } from "../errors.ts";
 import type { Job } from "./binary.ts";
 import { startLitestream } from "./configuration.ts";
@@ -30,9 +28,13 @@ export async function believed<T extends Failed | { readonly size: number | unde
   got: T,
   signal: AbortSignal,
 ): Promise<T | Failed> {
-  const isNone = "reason" in got ? got.reason === "no-backup" : got.size === undefined;
+  // With another advice it is a moment before the first backup, which the list has shown.
+  const isNone =
+    "reason" in got
+      ? got.reason === "no-backup" && got.advice === ADVICE["no-backup"]
+      : got.size === undefined;
   if (isNone && dialect.deaf !== undefined)
-    return { reason: "failed", words: dialect.deaf, advice: ADVICE["no-backup"], passes: false };
+    return { reason: "failed", words: dialect.deaf, advice: ADVICE.credentials, passes: false };
   const doubt = isNone ? await doubtOf(job, dialect, signal) : undefined;
   return doubt === undefined ? got : { reason: "unreachable", advice: ADVICE.unreachable, ...doubt };
 }
@@ -65,12 +67,13 @@ export async function doubtOf(job: Job, dialect: Dialect, signal: AbortSignal): 
 /** The answer; in words why there is none; `undefined` where this process may not reach what litestream does. */
 async function ask(url: URL | undefined, caller: AbortSignal): Promise<Answer | string | undefined> {
   if (url === undefined) return undefined;
+  // Loaded here, which no app waits for that finds its backup.
+  const { get } = await (url.protocol === "https:" ? import("node:https") : import("node:http"));
   return await withLimit(
     ASK_SECONDS,
     caller,
     (signal) =>
       new Promise((done) => {
-        const get = url.protocol === "https:" ? getHttps : getHttp;
         // Not `fetch`: frameworks replace that one, and cache its answers. No redirect is followed, no connection kept.
         const request = get(url, { agent: false, signal }, (response) => {
           const { statusCode: status = 0, headers } = response;
