@@ -112,7 +112,14 @@ function refused(
     stage.report.deadlinesMissed += 1;
     stage.fail(`replicate() rejected ${Math.round(overtimeMs)} ms after its deadline`);
   }
-  if (stage.model.broken || stage.small || plan.fault !== undefined || plan.signal !== undefined) return;
+  if (
+    stage.footprints ||
+    stage.model.broken ||
+    stage.small ||
+    plan.fault !== undefined ||
+    plan.signal !== undefined
+  )
+    return;
   const expected =
     stage.overtaken !== undefined
       ? error.reason === "replica-moved"

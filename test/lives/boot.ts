@@ -1,7 +1,6 @@
 import { fillDisk } from "../support/disk.ts";
 import type { FaultPlan } from "./faults.ts";
-import type { Life } from "./history.ts";
-import { rival } from "./machines.ts";
+import { rival, takeOver } from "./machines.ts";
 import { Report } from "./report.ts";
 import type { Outcome, Running } from "./running.ts";
 import {
@@ -40,7 +39,8 @@ export function startApp(stage: Stage, { life, version }: Now): Running {
 }
 
 /** @returns whether the app goes on to the next phase */
-export async function boot(stage: Stage, { life, hadLocal }: Now, app: Running): Promise<boolean> {
+export async function boot(stage: Stage, now: Now, app: Running): Promise<boolean> {
+  const { life, hadLocal } = now;
   const empty = stage.small && life.boot.disk === "full" && !hadLocal ? fillDisk(stage.folder) : undefined;
   if (empty) Report.count(stage.report.faults, "full disk at boot");
   await app.until("booting");
@@ -51,7 +51,7 @@ export async function boot(stage: Stage, { life, hadLocal }: Now, app: Running):
   app.order("open");
   const { boot } = app.events;
   if (boot?.error) {
-    await bootFailed(stage, life, boot.error, app);
+    await bootFailed(stage, now, boot.error, app);
     return false;
   }
   await app.until("content");
@@ -83,7 +83,7 @@ export async function work(stage: Stage, { life, version, downgraded }: Now, app
     // What came after it is not in it; that much was acknowledged before.
     stage.model.proven(Math.max(stage.model.replicated, stage.model.acked - rows));
     stage.writers.add(version);
-  } else if (synced && !stage.small && !downgraded) {
+  } else if (synced && !stage.footprints && !stage.small && !downgraded) {
     stage.fail(`a healthy store, but no proof: ${JSON.stringify(synced)}`);
   }
   if (app.ended_ !== undefined) {
@@ -99,13 +99,14 @@ export async function work(stage: Stage, { life, version, downgraded }: Now, app
 
 async function bootFailed(
   stage: Stage,
-  life: Life,
+  { life, version }: Now,
   error: NonNullable<Outcome["error"]>,
   app: Running,
 ): Promise<void> {
   await app.ended;
   Report.count(stage.report.bootErrors, error.reason ?? error.code);
   stage.justify(error.reason);
+  if (stage.footprints && error.reason === "replica-moved") return await takeOver(stage, version);
   const expected =
     life.boot.fault !== undefined ||
     life.boot.signal !== undefined ||

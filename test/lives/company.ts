@@ -78,6 +78,11 @@ function hasOpen(pid: number | undefined, file: string): boolean {
   }
 }
 
+/** Both litestreams have worked in one folder: what is there tells nothing for as long as the database is. */
+export function leaveFootprints(stage: Stage, guest: Guest | undefined): void {
+  if (guest?.plan.who === "litestream" && stage.hasLocal) stage.footprints = true;
+}
+
 /** Whether such a guest alone keeps the app from its proof. */
 export function isInTheWay(guest: Guest | undefined, keeps: boolean): boolean {
   return guest !== undefined && !keeps && (guest.plan.leaves === "never" || guest.plan.who === "litestream");

@@ -1,5 +1,5 @@
 import { appGone } from "./boot.ts";
-import { isInTheWay, welcome } from "./company.ts";
+import { isInTheWay, leaveFootprints, welcome } from "./company.ts";
 import type { Exit } from "./deployment.ts";
 import { look } from "./machines.ts";
 import { Report } from "./report.ts";
@@ -29,6 +29,7 @@ export async function exit(stage: Stage, now: Now, app: Running, end: Exit): Pro
   if (leaves) clearTimeout(leaves);
   await stage.stopCompany();
   stage.readRecord();
+  leaveFootprints(stage, guest);
   if (signal !== null) {
     if (stage.hasLocal && mayDamage) stage.model.damaged();
     return await appGone(stage, app, "shutdown", true);
@@ -59,6 +60,7 @@ export async function exit(stage: Stage, now: Now, app: Running, end: Exit): Pro
     (broken && !version.is03) ||
     stage.small ||
     downgraded ||
+    stage.footprints ||
     stage.overtaken !== undefined;
   if (end.by === "library" && !troubled && code !== 0)
     stage.fail(`nothing was wrong, but the exit code is ${code}: ${app.stderr.slice(-3000)}`);

@@ -13,7 +13,7 @@ import { BOOT_SECONDS, PATIENT_SECONDS, type Stage, type Version } from "./stage
 /** Plays it where the disk and the replica are so that it can be. */
 export async function befall(stage: Stage, mishap: Mishap, version: Version): Promise<void> {
   // The litestream of a killed app may still be writing.
-  if (stage.orphan || stage.model.broken) return;
+  if (stage.orphan || stage.model.broken || stage.footprints) return;
   const wantsDatabase = mishap.what === "record" || mishap.what === "another app's address";
   if (wantsDatabase && !stage.hasLocal) await workAndCrash(stage, version);
   if (mishap.what === "record") await spoilRecord(stage, mishap, version);

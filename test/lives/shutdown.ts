@@ -1,7 +1,7 @@
 import { existsSync, readdirSync } from "node:fs";
 import { fillDisk, remountDisk } from "../support/disk.ts";
 import { appGone } from "./boot.ts";
-import { holdAnswer, holdLate, isInTheWay, welcome } from "./company.ts";
+import { holdAnswer, holdLate, isInTheWay, leaveFootprints, welcome } from "./company.ts";
 import { exit } from "./exit.ts";
 import type { Life } from "./history.ts";
 import { Report } from "./report.ts";
@@ -47,6 +47,7 @@ export async function shutDown(stage: Stage, now: Now, app: Running): Promise<vo
   mend?.();
   // What 0.5 uploads after a gap, before the whole copy: docs/durability.md.
   if (!proven && mayDamage) stage.model.damaged();
+  if (result === undefined) leaveFootprints(stage, guest);
   if (result === undefined) return await appGone(stage, app, "shutdown", true);
   stage.readRecord();
   if (overtimeMs > OVERTIME_MS) {
@@ -65,9 +66,11 @@ export async function shutDown(stage: Stage, now: Now, app: Running): Promise<vo
     stage.small ||
     downgraded ||
     stage.overtaken !== undefined ||
+    stage.footprints ||
     isInTheWay(guest, keeps);
   holdAnswer(stage, guest, result, answeredAt, life, keeps);
   answered(stage, result, others, version, troubled, keeps, proven);
+  leaveFootprints(stage, guest);
 }
 
 function answered(

@@ -84,6 +84,8 @@ export class Stage {
   orphan = false;
   /** A litestream by hand has written to the replica in this life. */
   byHand = false;
+  /** A litestream by hand has worked in the folder of the library's own while that uploaded in vain: neither tells whose files are there. */
+  footprints = false;
   /** What the replica holds is not said any more: two machines have written to it, in turns. */
   mixed = false;
 
@@ -190,6 +192,7 @@ export class Stage {
   /** A refusal that accuses another machine, or another app, has a reason in this history. */
   justify(reason: string | undefined): void {
     const accuses = reason === "replica-moved" || reason === "foreign-backup";
+    if (reason === "replica-moved" && this.footprints) return;
     if (accuses && this.overtaken === undefined && !this.mixed && !this.byHand)
       this.fail(`a false accusation: ${reason}, but nobody else has written to the replica`);
   }

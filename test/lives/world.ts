@@ -63,6 +63,7 @@ async function live(stage: Stage, life: Life): Promise<void> {
     stage.version = before; // the operator has seen the warning
     return;
   }
+  if (!stage.hasLocal) stage.footprints = false;
   if (!stage.hasLocal && life.litter) plantLitter(stage);
   const now = { life, version, downgraded, hadLocal: stage.hasLocal };
   const app = startApp(stage, now);
