@@ -28,11 +28,9 @@ export async function believed<T extends Failed | { readonly size: number | unde
   got: T,
   signal: AbortSignal,
 ): Promise<T | Failed> {
-  // With another advice it is a moment before the first backup, which the list has shown.
+  // With an advice of its own it is a moment before the first backup, which the list has shown.
   const isNone =
-    "reason" in got
-      ? got.reason === "no-backup" && got.advice === ADVICE["no-backup"]
-      : got.size === undefined;
+    "reason" in got ? got.reason === "no-backup" && got.advice === undefined : got.size === undefined;
   if (isNone && dialect.deaf !== undefined)
     return { reason: "failed", words: dialect.deaf, advice: ADVICE.credentials, passes: false };
   const doubt = isNone ? await doubtOf(job, dialect, signal) : undefined;
