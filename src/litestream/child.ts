@@ -7,6 +7,7 @@ import { StringDecoder } from "node:string_decoder";
 import { setImmediate, setTimeout as sleep } from "node:timers/promises";
 import { execa } from "execa";
 import { LitestreamError } from "../errors.ts";
+import { unlessThrown } from "../known-files.ts";
 import type { Logger, Redact } from "../logger.ts";
 import type { Environment } from "../settings.ts";
 import { unlessCut } from "./limit.ts";
@@ -233,7 +234,7 @@ export function startSupervised(
   );
   const buffer = Buffer.alloc(64 * 1024);
   let position = 0;
-  const follow = () => {
+  const readOn = () => {
     options.onLook();
     for (let bytes = -1; bytes !== 0; position += bytes) {
       bytes = readSync(log, buffer, 0, buffer.length, position);
@@ -244,6 +245,8 @@ export function startSupervised(
     ftruncateSync(log, 0);
     position = 0;
   };
+  // A disk that fails must not end the app.
+  const follow = () => unlessThrown(readOn);
   const timer = setInterval(follow, FOLLOW_MS).unref();
 
   const exited: Promise<unknown> = child.pid === undefined ? Promise.resolve() : once(child, "exit");

@@ -21,6 +21,7 @@ import {
   messageOf,
   ReplicationError,
 } from "../errors.ts";
+import { unlessThrown } from "../known-files.ts";
 import { processState } from "../process-state.ts";
 import type { Position } from "../replica-record.ts";
 import { identifyBinary, type Job } from "./binary.ts";
@@ -393,13 +394,15 @@ class Supervisor {
     });
     const lines: string[] = [];
     const reading = how.reading?.(() => walSalt(job.dbpath));
-    let latest = fingerprint(job.dbpath);
+    // In timers and listeners, where an error would end the app: files that can't be looked at prove nothing.
+    const now = () => unlessThrown(() => fingerprint(job.dbpath));
+    let latest = now();
     let before = latest;
     const onLook = () => {
       before = latest;
-      latest = fingerprint(job.dbpath);
+      latest = now();
     };
-    const follow = continuous.following({ now: () => fingerprint(job.dbpath), before: () => before });
+    const follow = continuous.following({ now, before: () => before });
     const life = new AbortController();
     const replica = new ReplicaWatch(job, dialect, () => position, life.signal);
     let synced = false;
@@ -429,7 +432,7 @@ class Supervisor {
         if (this.#copyIsDue) return cut(failure(job, "failed", "litestream did not begin with a whole copy"));
         const isFirst = !synced;
         synced = true;
-        database.opened();
+        unlessThrown(() => database.opened());
         if (how.startsFresh) position = this.#own(dialect, position);
         this.#synced(heard.synced);
         if (isHeld) this.#held();
@@ -462,7 +465,11 @@ class Supervisor {
     this.#setRunning(true);
     this.#database = database;
     const timer = setInterval(() => {
-      this.#watch(cut);
+      try {
+        this.#watch(cut);
+      } catch (error) {
+        this.#fail(failure(job, "failed", messageOf(error)));
+      }
       void database.isReplaced().then((isReplaced) => {
         if (!isReplaced) return;
         this.#isReplaced = true;

@@ -1,4 +1,5 @@
 import { identifyBinary, type Job } from "./binary.ts";
+import type { Seen } from "./dialect.ts";
 import { CutShort, pause, unlessCut, withLimit, withTurn } from "./limit.ts";
 import { lookAtReplica } from "./writers.ts";
 
@@ -17,29 +18,39 @@ export function beginLook(job: Job, caller: AbortSignal) {
   const { signal } = ending;
   // What goes wrong here goes wrong with the restore as well, or else says nothing of the replica.
   let cut: CutShort | undefined;
-  const look = (seconds: number) =>
-    withTurn(signal, () => glance(job, signal, seconds)).catch((error: unknown) => {
+  let known: Awaited<ReturnType<typeof glance>>;
+  const tries: Promise<typeof known>[] = [];
+  const look = (seconds: number) => {
+    const next = withTurn(signal, () => glance(job, signal, seconds)).catch((error: unknown) => {
       if (error instanceof CutShort) cut = error;
       return undefined;
     });
+    tries.push(next);
+    return next;
+  };
   const first = look(Number.POSITIVE_INFINITY);
-  const tries = [first];
-  let known: Awaited<typeof first>;
   void first.then((seen) => {
-    known = seen;
+    known ??= seen;
   });
+  let isEarly = false;
   const within = (work: (limit: AbortSignal) => Promise<typeof known>) =>
     withLimit(GLANCE_SECONDS, caller, (limit) => unlessCut(work(limit), limit));
   // The first one may hang for ever.
   const again = async (limit: AbortSignal): Promise<typeof known> => {
     while (!limit.aborted) {
       const next = look(GLANCE_SECONDS);
-      tries.push(next);
       const seen = known ?? (await next);
       if (seen !== undefined) return seen;
       await pause(PAUSE_MS, limit);
     }
     return undefined;
+  };
+  // Not more often: a wrong secret, say, is to be told at once.
+  const atMostTwice = async (limit: AbortSignal): Promise<typeof known> => {
+    const seen = await first;
+    if (seen !== undefined) return seen;
+    await pause(PAUSE_MS, limit);
+    return limit.aborted ? undefined : await look(GLANCE_SECONDS);
   };
   return {
     /**
@@ -47,14 +58,19 @@ export function beginLook(job: Job, caller: AbortSignal) {
      * @throws CutShort where the caller's signal has come: it says what was waited for
      */
     begun: async () => {
-      await within(() => first);
+      known ??= await within(atMostTwice);
+      isEarly = known !== undefined;
       if (caller.aborted) await first;
       if (caller.aborted && cut !== undefined) throw cut;
     },
-    /** After it; `undefined` where it can't be told. */
-    seen: async () => {
+    /**
+     * After it; `undefined` where it can't be told. `isLate`: taken after `begun`, so that what another machine has written
+     * meanwhile is in it, and need not be in what was restored.
+     */
+    seen: async (): Promise<{ seen: Seen; isLate: boolean } | undefined> => {
       const late = first.then((seen) => seen ?? new Promise<undefined>(() => {}));
-      return (known ?? (await within((limit) => Promise.race([late, again(limit)]))))?.seen;
+      const found = known ?? (await within((limit) => Promise.race([late, again(limit)])));
+      return found && { seen: found.seen, isLate: !isEarly };
     },
     end: async () => {
       caller.removeEventListener("abort", end);

@@ -78,8 +78,12 @@ export class DatabaseWatch {
     return this.#wal !== undefined && identityOf(`${dbpath}-wal`) !== this.#wal;
   }
 
-  /** With a look into the file where a checkpoint, or another program, has written to it. What can't be read tells nothing. */
+  /** With a look into the file where a checkpoint, or another program, has written to it. What can't be read tells nothing. Never rejects. */
   async isReplaced({ atOnce = false } = {}): Promise<boolean> {
+    return await this.#isReplaced(atOnce).catch(() => false);
+  }
+
+  async #isReplaced(atOnce: boolean): Promise<boolean> {
     if (this.isGone) return true;
     // The salt first: what comes into the file after this look is then from this -wal, or a later one.
     const salt = walSalt(this.#job.dbpath);

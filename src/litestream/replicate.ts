@@ -389,18 +389,28 @@ export async function admit(
     const objection = seen && objectionTo(job.dbpath, knowledge, seen);
     if (objection !== undefined && !takeOver) return failure(job, objection.reason, objection.words);
     const isNew = "stranger" in knowledge || !knowledge.isLast;
-    if (isNew) {
+    const written = (state: Parameters<typeof writeDown>[2]) => {
       try {
-        // What goes up from here must not be taken for a stranger's, however this call ends.
-        writeDown(job, dialect, { position, uploading: true });
+        writeDown(job, dialect, state);
+        return true;
       } catch (error) {
         last = failure(job, "failed", messageOf(error));
-        await pause(wait, signal);
-        continue;
+        return false;
       }
-    } else if (knowledge.position === undefined) job.logger.warn({ s3: job.s3 }, UNSEEN);
+    };
+    // A kill may come before litestream's folder has gone, which tells of another replica: it says nothing of this one then.
+    if (isNew && !written({ position, uploading: false, onlyRestored: true })) {
+      await pause(wait, signal);
+      continue;
+    }
     // What litestream remembers is of another replica, or how this one was before, or of one that was started by hand.
     if (isNew || !knowledge.hasUploaded || objection !== undefined) removeLitestreamFolder(job.dbpath);
+    // What goes up from here must not be taken for a stranger's, however this call ends.
+    if (isNew && !written({ position, uploading: true })) {
+      await pause(wait, signal);
+      continue;
+    }
+    if (!isNew && knowledge.position === undefined) job.logger.warn({ s3: job.s3 }, UNSEEN);
     if (objection !== undefined) job.logger.warn({ s3: job.s3 }, `${objection.words}: taking over`);
     const isAfterAnother = objection !== undefined || (isNew && Object.keys(position).length > 0);
     if (isAfterAnother) await afterTheOther(dialect, signal);

@@ -20,7 +20,7 @@ import { readRecords } from "../replica-record.ts";
 import { lookAt } from "../untouched.ts";
 import { adviceOn } from "./advice.ts";
 import { identifyBinary, type Job } from "./binary.ts";
-import type { Dialect } from "./dialect.ts";
+import type { Dialect, Seen } from "./dialect.ts";
 import { assertIntegrityCheck, download, type Failed } from "./download.ts";
 import { beginLook, glance, type Look } from "./glance.ts";
 import { CutShort, pause, withLimit, withTurn } from "./limit.ts";
@@ -106,6 +106,11 @@ const PATIENCE_MS = 10_000;
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 4000;
 
+const APPEARED =
+  "litestream found no backup, but the replica's list shows one: another machine may have written it just now";
+const AGAIN =
+  "the replica could be looked at only after the restore, so that another machine may have written to it meanwhile: restoring once more";
+
 /**
  * Restores to a file of its own and moves it into place last.
  * @param job `dbpath`: where to
@@ -159,13 +164,21 @@ export async function restore(
     if (dialect.blindTo !== undefined) logger.warn({ s3 }, dialect.blindTo);
     logger.info({ s3, dbpath, litestream: version, ...(moment && { timestamp: moment }) }, "restoring");
     const start = performance.now();
+    /** How far the replica had come before the next try, where that is known. */
+    let before: Seen | undefined;
     for (let wait = FIRST_PAUSE_MS; ; wait = Math.min(wait * 2, LONGEST_PAUSE_MS)) {
-      const outcome = await tryOnce(whole, dialect, request, signal);
+      const outcome = await tryOnce(whole, dialect, { ...request, before }, signal);
+      before = undefined;
       if (outcome === "placed" || outcome === "no-backup") return;
       if (outcome === "exists") {
         if (await keepExisting(signal)) return;
         // It is there for a `to`, or has gone again meanwhile.
         if (to !== undefined) throw exists(dbpath, to);
+        continue;
+      }
+      if ("seenLate" in outcome) {
+        before = outcome.seenLate;
+        logger.info({ s3, dbpath }, AGAIN);
         continue;
       }
       // One that was stopped without a word tells less than what went wrong before.
@@ -198,32 +211,42 @@ function exists(dbpath: string, to: string | undefined): DatabaseExistsError {
     : new DatabaseExistsError(inTheWay(dbpath) ?? dbpath, "Remove it, or choose another path for `to`.");
 }
 
-/** One try, under a name of its own: nothing of it is left where it has failed. */
+/**
+ * One try, under a name of its own: nothing of it is left where it has failed.
+ * @param request `before`: a look at the replica from before this try; default: it takes one
+ * @returns `seenLate`: what the replica holds could be seen only after the restore
+ */
 async function tryOnce(
   job: Job,
   dialect: Dialect,
-  request: RestoreRequest,
+  request: RestoreRequest & { readonly before: Seen | undefined },
   signal: AbortSignal,
-): Promise<"placed" | "exists" | "no-backup" | Failed> {
+): Promise<"placed" | "exists" | "no-backup" | Failed | { readonly seenLate: Seen }> {
   const { dbpath, s3, logger } = job;
-  const isOwn = request.to === undefined;
+  const { to, before } = request;
+  const isOwn = to === undefined;
   const target = new RestoreTarget(dbpath, isOwn);
   let look: Look | undefined;
   try {
     // Before the restore: what another machine writes in between is then noticed. The newest position, also where an older
     // state is asked for: that is to replace what came after it.
-    look = isOwn && dialect.position !== undefined ? beginLook(job, signal) : undefined;
+    const looks = isOwn && dialect.position !== undefined && before === undefined;
+    look = looks ? beginLook(job, signal) : undefined;
     await look?.begun();
     const got = await withTurn(signal, async () =>
       believed(job, dialect, await download(job, dialect, target, request, signal), signal),
     );
     if ("reason" in got) return got;
-    const seen = await look?.seen();
+    const { seen, isLate } = (await look?.seen()) ?? { seen: before, isLate: false };
+    const holds = seen !== undefined && Object.keys(seen.position).length > 0;
     if (got.size === undefined) {
+      // With another machine's first backup remembered as known, an empty database would replace it.
+      if (holds) return { reason: "failed", words: APPEARED, passes: true };
       if (seen) remember(job, dialect, seen.position, false);
       logger.info({ s3 }, "the replica holds no backup; nothing to restore");
       return "no-backup";
     }
+    if (isLate && holds) return { seenLate: seen };
     const restored = lookAt(target.path);
     // Before the database is there: without it, this machine would be a stranger to its own backup, as after a kill in between.
     const know = () =>
@@ -277,7 +300,8 @@ async function compareExisting(
   const { reason, words } = objection;
   if (!takeOver) throw failure(job, reason, `the database is here, but ${words}`);
   logger.warn({ s3 }, `${words}: taking over`);
-  writeDown(whole, dialect, { position: seen.position, uploading: false });
+  // As in a restore: a kill may come before that folder has gone.
+  writeDown(whole, dialect, { position: seen.position, uploading: false, onlyRestored: true });
   removeLitestreamFolder(dbpath);
   await afterTheOther(dialect, signal);
 }
