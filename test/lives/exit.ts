@@ -36,20 +36,17 @@ export async function exit(stage: Stage, now: Now, app: Running, end: Exit): Pro
   }
   const by = end.by === "library" ? "the library" : `another's ${end.by}`;
   stage.writers.add(version);
-  // The file may have come from the replica, and be as it was, or have been on its way out.
-  const stays = code === 0 && stage.hasLocal && guest?.plan.who !== "late";
-  Report.count(
-    stage.report.exits,
-    `${by}: exit code ${code}, ${stays ? "proven, and here" : stage.hasLocal ? "unproven" : "proven"}`,
-  );
+  // Who says nothing says that all is proven: the file is as it came from the replica, or as it was at a proof, or on its way out.
+  const isTold = code !== 0 && /"level":50/.test(app.stderr);
+  const stays = stage.hasLocal && !isTold && guest?.plan.who !== "late";
+  const what = stays ? "proven, and here" : stage.hasLocal ? "unproven" : "proven";
+  Report.count(stage.report.exits, `${by}: exit code ${code}, ${what}`);
+  const when = `the process has ended (${by}) with ${code} and without an error, and the database is here:`;
   const isNobodys = stage.overtaken !== undefined || stage.model.broken;
-  if (stays && isNobodys && acked > (app.events.content?.at(-1)?.to ?? 0))
-    stage.fail(
-      `exit code 0 (${by}), but the database is here, and another machine has written to the replica`,
-    );
-  if (stays && !isNobodys) await look(stage, acked, `exit code 0 (${by}), and the database is here:`);
-  if (stage.hasLocal && code !== 0 && !/"level":50/.test(app.stderr))
-    stage.fail(`the process has ended (${by}) with ${code} before the proof, and the log has no error`);
+  const { content, synced } = app.events;
+  const isAsItWas = acked <= (content?.at(-1)?.to ?? 0) || synced !== undefined;
+  if (stays && isNobodys && !isAsItWas) stage.fail(`${when} another machine has written to the replica`);
+  if (stays && !isNobodys) await look(stage, acked, when);
   if (!stage.hasLocal) stage.model.proven();
   else if (stays && !isNobodys) stage.model.proven(acked);
   else if (mayDamage) stage.model.damaged();
