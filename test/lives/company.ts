@@ -55,7 +55,9 @@ async function foreignLitestream(stage: Stage, plan: Company, version: Version):
   const child = spawn(version.file, args, { stdio: "ignore", env });
   const ended = once(child, "exit");
   stage.company.push({ ended, kill: (signal) => child.kill(signal) });
-  if (plan.place === "same") stage.byHand = true;
+  // On top of what another machine has written: then nobody says what is newest there.
+  if (plan.place === "same" && stage.overtaken !== undefined) stage.mixed = true;
+  else if (plan.place === "same") stage.byHand = true;
   while (child.exitCode === null && child.signalCode === null && !hasOpen(child.pid, stage.dbpath))
     await new Promise((done) => setTimeout(done, 10));
   if (child.exitCode !== null || child.signalCode !== null) return undefined;
