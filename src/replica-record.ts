@@ -5,7 +5,6 @@ import {
   fchownSync,
   fstatSync,
   fsyncSync,
-  ftruncateSync,
   lstatSync,
   openSync,
   readFileSync,
@@ -132,15 +131,18 @@ function giveTo(fd: number, dbpath: string): void {
 /** What a file system gives to a file at once. */
 const BLOCK = 4096;
 
-/** On a full disk there is no room for another file, but there is in the block that the old one has. */
+/**
+ * On a full disk there is no room for another file, but there is in the block that the old one has. Spaces cover the rest of a
+ * longer text, in the same write: a kill leaves no mixture of both.
+ */
 function overwrite(file: string, text: string): boolean {
   try {
     const fd = openSync(file, constants.O_RDWR | constants.O_NOFOLLOW);
     try {
+      const { size } = fstatSync(fd);
       const length = Buffer.byteLength(text);
-      if (length > BLOCK || fstatSync(fd).size === 0) return false;
-      writeSync(fd, text, 0);
-      ftruncateSync(fd, length);
+      if (length > BLOCK || size === 0) return false;
+      writeSync(fd, text + " ".repeat(Math.max(0, size - length)), 0);
       return true;
     } finally {
       closeSync(fd);

@@ -46,6 +46,16 @@ describe("what is written down", () => {
     expect(read[0]).toEqual(record("newest"));
   });
 
+  test("where there is room for no other file, goes over the old one in a single write, of the same length", () => {
+    const { dbpath, file } = database();
+    writeRecord(dbpath, record("a"), [record("b"), record("c")]);
+    const { size } = statSync(file);
+    mkdirSync(`${file}.tmp`);
+    writeRecord(dbpath, record("d"), []);
+    expect(readRecords(dbpath)).toEqual([record("d")]);
+    expect(statSync(file).size).toBe(size);
+  });
+
   test("is read in the form of before, which knew one replica by its spelling", () => {
     const { dbpath, file } = database();
     writeFileSync(
