@@ -1,7 +1,7 @@
-import { existsSync, mkdirSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { inspect } from "node:util";
-import { removeDatabase } from "./database-files.ts";
+import { fileOf, removeDatabase } from "./database-files.ts";
 import { withDatabaseLock } from "./database-lock.ts";
 import { readEnvFile } from "./env-file.ts";
 import { ConfigError, FileSystemError, InvalidOptionError, LitestreamError, messageOf } from "./errors.ts";
@@ -16,7 +16,7 @@ import {
   replicateContinuously,
 } from "./litestream/continuous.ts";
 import { assertTimeout, withLimit } from "./litestream/limit.ts";
-import { keyOf, type ReplicateOptions, type ReplicateResult, replicate } from "./litestream/replicate.ts";
+import { type ReplicateOptions, type ReplicateResult, replicate } from "./litestream/replicate.ts";
 import { type RestoreOptions, requestOf, restore } from "./litestream/restore.ts";
 import { defaultLogger, type Logger, type Redact, redactor, unfailing } from "./logger.ts";
 import {
@@ -312,7 +312,7 @@ export class ConfigS3 {
         cause: error,
       });
     }
-    if (path === this.#path || (existsSync(this.folder) && keyOf(path) === keyOf(this.#path)))
+    if (fileOf(path) === fileOf(this.#path))
       throw new InvalidOptionError("`to` is the path of the database itself: leave it out.");
     return path;
   }

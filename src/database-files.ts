@@ -9,6 +9,7 @@ import {
   openSync,
   readdirSync,
   readSync,
+  realpathSync,
   renameSync,
   rmSync,
   unlinkSync,
@@ -95,6 +96,15 @@ export function ageOf(dbpath: string): number {
   const stat = lstatSync(dbpath, { throwIfNoEntry: false });
   // Where the file system keeps no birth time, it is 0 or the time of the last change.
   return stat?.birthtimeMs ? Math.max(0, Date.now() - stat.birthtimeMs) : 0;
+}
+
+/** The same for every path to the file, as long as its folder is there. */
+export function fileOf(dbpath: string): string {
+  try {
+    return join(realpathSync(dirname(dbpath)), basename(dbpath));
+  } catch {
+    return dbpath;
+  }
 }
 
 /** Which file stands at the path; `undefined` where none does. */

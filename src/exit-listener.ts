@@ -1,5 +1,5 @@
 import { messageOf } from "./errors.ts";
-import { isProven, isThere, placeOf, whyGone } from "./known-files.ts";
+import { isProven, isThere, replicaKeyOf, whyGone } from "./known-files.ts";
 import { defaultLogger } from "./logger.ts";
 import { type Database, shutdown, UNPROVEN } from "./shutdown-state.ts";
 
@@ -10,7 +10,7 @@ import { type Database, shutdown, UNPROVEN } from "./shutdown-state.ts";
 export function onExit(code: number): void {
   if (shutdown.ending) return;
   const databases = new Map<string, Database>();
-  for (const { database } of shutdown.registered) databases.set(placeOf(database), database);
+  for (const { database } of shutdown.registered) databases.set(replicaKeyOf(database), database);
   for (const database of databases.values()) {
     const words = unprovenIn(database);
     if (words === undefined) continue;

@@ -1,6 +1,4 @@
-import { realpathSync } from "node:fs";
-import { basename, dirname, join } from "node:path";
-import { type Fingerprint, isGone } from "./database-files.ts";
+import { type Fingerprint, fileOf, isGone } from "./database-files.ts";
 import type { Replica } from "./litestream/dialect.ts";
 import type { Logger } from "./logger.ts";
 import { processState } from "./process-state.ts";
@@ -28,17 +26,8 @@ export const QUESTION_MS = 10_000;
 
 const files = processState("database files", () => new Map<string, Known>());
 
-/** The same for every path to the file, as long as its folder is there. */
-export function fileOf(dbpath: string): string {
-  try {
-    return join(realpathSync(dirname(dbpath)), basename(dbpath));
-  } catch {
-    return dbpath;
-  }
-}
-
 /** The same for every path to the same file with the same replica. */
-export const placeOf = (place: Place) => JSON.stringify([fileOf(place.dbpath), replicaOf(place)]);
+export const replicaKeyOf = (place: Place) => JSON.stringify([fileOf(place.dbpath), replicaOf(place)]);
 
 const replicaOf = ({ s3, endpoint = "", region = "" }: Place) => JSON.stringify([s3, endpoint, region]);
 

@@ -1,6 +1,6 @@
 import { inspect } from "node:util";
-import { isGone } from "./database-files.ts";
-import { fileOf, isThere, placeOf, unlessThrown } from "./known-files.ts";
+import { fileOf, isGone } from "./database-files.ts";
+import { isThere, replicaKeyOf, unlessThrown } from "./known-files.ts";
 import { proveFile } from "./shutdown-proof.ts";
 import {
   endProcess,
@@ -77,7 +77,7 @@ function tasksOf(registrations: readonly Registration[]): Task[][] {
   return [...files.values()].map((same) => {
     const timeoutSeconds = Math.min(...same.map((registration) => registration.timeoutSeconds));
     const keepLocal = same.some((registration) => registration.keepLocal);
-    const places = new Map(same.map(({ database }) => [placeOf(database), database]));
+    const places = new Map(same.map(({ database }) => [replicaKeyOf(database), database]));
     return [...places.values()].map((database) => ({
       database,
       timeoutSeconds,

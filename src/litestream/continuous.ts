@@ -3,6 +3,7 @@ import {
   ageOf,
   type Fingerprint,
   fileKind,
+  fileOf,
   fingerprint,
   hasLitestreamFolder,
   isGone,
@@ -35,7 +36,6 @@ import {
   cutFailure,
   FINAL,
   failure,
-  keyOf,
   type ReplicateFailure,
   type ReplicateOptions,
   type ReplicateResult,
@@ -137,7 +137,7 @@ export async function replicateContinuously(job: Job, options: ContinuousOptions
       `There is no database at ${job.dbpath} to replicate. ${ADVICE["not-a-database"]}`,
     );
   }
-  const key = keyOf(job.dbpath);
+  const key = fileOf(job.dbpath);
   if (underWay.has(key)) {
     throw new LitestreamError(
       "ALREADY_REPLICATING",
@@ -186,12 +186,7 @@ export async function afterReplication(
 
 /** @returns whether there was one */
 export async function endReplication(dbpath: string, withinMs = END_MS): Promise<boolean> {
-  let supervisor: Supervisor | undefined;
-  try {
-    supervisor = underWay.get(keyOf(dbpath));
-  } catch {
-    // There is no folder.
-  }
+  const supervisor = underWay.get(fileOf(dbpath));
   await supervisor?.end(Math.min(withinMs, END_MS));
   return supervisor !== undefined;
 }

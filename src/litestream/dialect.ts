@@ -310,7 +310,7 @@ function uploaded0_3(line: string): Mark | undefined {
     /^time=\S+ level=INFO msg="wal segment written" db=.* position=([0-9a-f]{16})\/([0-9a-f]{8}):(\d+) /.exec(
       line,
     ) ?? [];
-  return part === undefined ? undefined : { part, end: placeOf(String(Number.parseInt(index, 16)), offset) };
+  return part === undefined ? undefined : { part, end: walPlace(String(Number.parseInt(index, 16)), offset) };
 }
 
 /** 0.5: what it has uploaded, or what it knows to be there. */
@@ -692,7 +692,7 @@ function endOf0_5(stdout: string): Seen | undefined {
 const txid = (id: bigint) => id.toString(16).padStart(16, "0");
 
 /** A text that sorts as the place does. */
-const placeOf = (index: string, offset: string) => `${index.padStart(12, "0")}:${offset.padStart(16, "0")}`;
+const walPlace = (index: string, offset: string) => `${index.padStart(12, "0")}:${offset.padStart(16, "0")}`;
 
 interface Segment {
   readonly generation: string;
@@ -713,7 +713,7 @@ function segmentsOf(stdout: string, stderr: string): Segment[] | undefined {
     const [, generation, index, offset, created = ""] =
       /^\S+\s+([0-9a-f]{16})\s+(\d+)\s+(\d+)\s+\d+\s+(\S+)/.exec(row) ?? [];
     if (generation === undefined || index === undefined || offset === undefined) return undefined;
-    const end = placeOf(index, offset);
+    const end = walPlace(index, offset);
     segments.push({ generation, index: Number(index), end, created: Date.parse(created) });
   }
   return segments;
@@ -743,7 +743,7 @@ function held0_3([wal, snapshots]: readonly Output[], mark: Mark): Held | undefi
   for (const row of rows) {
     const [, part, index] = /^\S+\s+([0-9a-f]{16})\s+(\d+)\s+\d+\s/.exec(row) ?? [];
     if (part === undefined || index === undefined) return undefined;
-    const begin = { part, end: placeOf(index, "0") };
+    const begin = { part, end: walPlace(index, "0") };
     if (part === mark.part && begin.end <= mark.end && begin.end >= (newest?.end ?? "")) newest = begin;
   }
   if (newest === undefined) return { missing: `its list has no snapshot of the generation ${mark.part}` };
@@ -760,7 +760,7 @@ function lacksSegments(segments: readonly Segment[], from: Mark, { part, end }: 
   const places = new Set(own.map((segment) => segment.end));
   const [first, last] = [from.end, end].map((place) => Number.parseInt(place, 10)) as [number, number];
   for (let index = first; index <= last; index += 1) {
-    if (!places.has(placeOf(String(index), "0"))) {
+    if (!places.has(walPlace(String(index), "0"))) {
       return `its list has no beginning of the WAL ${index} of the generation ${part}, so that a restore would fail`;
     }
   }

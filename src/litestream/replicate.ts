@@ -1,7 +1,6 @@
-import { realpathSync } from "node:fs";
-import { basename, dirname, join } from "node:path";
 import {
   fileKind,
+  fileOf,
   fingerprint,
   hasLitestreamFolder,
   identityOf,
@@ -160,9 +159,6 @@ export async function replicate(job: Job, options: ReplicateOptions): Promise<Re
   };
 }
 
-/** The same for every path to the database, as long as its folder is the same. */
-export const keyOf = (dbpath: string) => join(realpathSync(dirname(dbpath)), basename(dbpath));
-
 /** One run a database at a time. A call that wants the same as the run under way takes its outcome, by its own deadline. */
 async function shareRun(
   job: Job,
@@ -171,7 +167,7 @@ async function shareRun(
   timeoutSeconds: number,
   run: (onProven: () => void) => Promise<Outcome>,
 ): Promise<Outcome> {
-  const key = keyOf(job.dbpath);
+  const key = fileOf(job.dbpath);
   for (let other = running.get(key); other !== undefined; other = running.get(key)) {
     // Releasing the lock takes a while, in which the app may commit. Only a database that is gone has nothing new.
     const isLate = other.isProven && !isGone(job.dbpath);

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
-import { litestreamOf, until } from "../support/continuous.ts";
+import { litestreamOf, startHeard, until } from "../support/continuous.ts";
 import { startFaultProxy } from "../support/fault-proxy.ts";
 import { IS_0_3, MUTE } from "../support/litestream.ts";
 import { replicaUrl, type S3, startS3 } from "../support/s3.ts";
@@ -26,14 +26,7 @@ async function pretending() {
 async function replicating(port: number, path: string) {
   const { config } = setUp(replicaUrl(port, path));
   await writeRows(config.dbpath, 20);
-  const heard: string[] = [];
-  const replication = await config.replicate({
-    startTimeoutSeconds: 50,
-    onFailing: (message) => heard.push(message),
-    onRecovered: () => heard.push("recovered"),
-  });
-  onTestFinished(async () => void (await config.delete()));
-  return { config, replication, heard };
+  return { config, ...(await startHeard(config)) };
 }
 
 const rowsElsewhere = async (url: string) => rowsIn(await setUp(url).config.restore());

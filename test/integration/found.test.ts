@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
-import type { History, Life } from "../lives/history.ts";
+import { type History, type Life, PLAIN as plain } from "../lives/history.ts";
 import { Report } from "../lives/report.ts";
 import { play } from "../lives/world.ts";
 import { IS_0_3, LITESTREAM, VERSION } from "../support/litestream.ts";
@@ -12,34 +12,6 @@ beforeAll(async () => {
   s3 = await startS3();
 });
 afterAll(() => s3.stop());
-
-const quiet = { fault: undefined, signal: undefined, disk: undefined };
-
-const plain: Life = {
-  disk: "same",
-  litter: false,
-  boot: quiet,
-  work: { rows: 5, bytes: 100, churn: false, by: "app", sync: false, checkpoint: "NONE", clockJump: 0 },
-  vanish: undefined,
-  rival: undefined,
-  continuous: undefined,
-  killStep: undefined,
-  end: {
-    how: "shutdown",
-    close: true,
-    company: undefined,
-    writer: "none",
-    everyMs: 20,
-    checkpoints: false,
-    writerMs: 50,
-    calls: 1,
-    stop: undefined,
-    ...quiet,
-  },
-  litestream: 0,
-  spelling: "plain",
-  before: undefined,
-};
 
 async function playAll(start: History["database"]["start"], ...lives: Life[]): Promise<Report> {
   const database: History["database"] = { journal: "wal", pageSize: 4096, autoVacuum: 0, start };

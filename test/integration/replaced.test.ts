@@ -1,8 +1,8 @@
 import { copyFileSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import Database from "libsql";
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
-import { until } from "../support/continuous.ts";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { startHeard, until } from "../support/continuous.ts";
 import { MUTE } from "../support/litestream.ts";
 import { replicaUrl, type S3, startS3 } from "../support/s3.ts";
 import { setUp, tempFolder } from "../support/setup.ts";
@@ -20,15 +20,9 @@ afterAll(() => s3.stop());
 async function replicating(path: string) {
   const { config } = setUp(replicaUrl(s3.port, path));
   await writeRows(config.dbpath, 20, { bytes: 300 });
-  const heard: string[] = [];
-  const replication = await config.replicate({
-    startTimeoutSeconds: 50,
-    onFailing: (message) => heard.push(message),
-    onRecovered: () => heard.push("recovered"),
-  });
-  onTestFinished(async () => void (await config.delete()));
+  const started = await startHeard(config);
   await writeRows(config.dbpath, 10, { bytes: 300 });
-  return { config, replication, heard };
+  return { config, ...started };
 }
 
 /** A database in one file, with so many rows. */

@@ -92,6 +92,35 @@ export interface History {
   lives: Life[];
 }
 
+const QUIET = { fault: undefined, signal: undefined, disk: undefined };
+
+/** A life to which nothing happens. */
+export const PLAIN: Life = {
+  disk: "same",
+  litter: false,
+  boot: QUIET,
+  work: { rows: 5, bytes: 100, churn: false, by: "app", sync: false, checkpoint: "NONE", clockJump: 0 },
+  vanish: undefined,
+  rival: undefined,
+  continuous: undefined,
+  killStep: undefined,
+  end: {
+    how: "shutdown",
+    close: true,
+    company: undefined,
+    writer: "none",
+    everyMs: 20,
+    checkpoints: false,
+    writerMs: 50,
+    calls: 1,
+    stop: undefined,
+    ...QUIET,
+  },
+  litestream: 0,
+  spelling: "plain",
+  before: undefined,
+};
+
 /** From 0 to below 1, evenly: most doubles that fast-check chooses are close to 0. */
 const share = fc.nat(999).map((n) => n / 1000);
 

@@ -7,7 +7,7 @@ import type { S3 } from "../support/s3.ts";
 import { secretIn } from "../support/secrets.ts";
 import { orphaned, replicateBeside } from "./beside.ts";
 import { boot, startApp, work } from "./boot.ts";
-import type { History, Life } from "./history.ts";
+import { type History, type Life, PLAIN } from "./history.ts";
 import { bootDowngraded, changeMachine, checkDisk, giveUp, takeBack } from "./machines.ts";
 import { befall } from "./mishaps.ts";
 import { Report } from "./report.ts";
@@ -90,40 +90,14 @@ async function live(stage: Stage, life: Life): Promise<void> {
 
 /** The last two lives: nothing happens to them, and so both must succeed. */
 async function lastLives(stage: Stage): Promise<void> {
-  const quiet = { fault: undefined, signal: undefined, disk: undefined };
-  const plain: Life = {
-    disk: "same",
-    litter: false,
-    boot: quiet,
-    work: { rows: 3, bytes: 100, churn: false, by: "app", sync: false, checkpoint: "NONE", clockJump: 0 },
-    vanish: undefined,
-    rival: undefined,
-    continuous: undefined,
-    killStep: undefined,
-    end: {
-      how: "shutdown",
-      close: true,
-      company: undefined,
-      writer: "none",
-      everyMs: 1,
-      checkpoints: false,
-      writerMs: 1,
-      calls: 1,
-      stop: undefined,
-      ...quiet,
-    },
-    litestream: 0,
-    spelling: "plain",
-    before: undefined,
-  };
   const newest = Math.max(
     stage.version,
     ...[...stage.writers].map((writer) => stage.versions.indexOf(writer)),
   );
   stage.version = newest;
   if (stage.isOver) return;
-  await live(stage, plain);
-  await live(stage, { ...plain, disk: "empty" });
+  await live(stage, PLAIN);
+  await live(stage, { ...PLAIN, disk: "empty" });
   for (let tries = 0; processesWith(stage.root).length > 0; tries += 1) {
     if (tries > 500) stage.fail(`processes are left over: ${processesWith(stage.root).join("; ")}`);
     await new Promise((done) => setTimeout(done, 20));

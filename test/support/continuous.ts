@@ -34,6 +34,18 @@ export async function until(isSo: () => boolean | Promise<boolean>): Promise<voi
   while (!(await isSo())) await new Promise((done) => setTimeout(done, 50));
 }
 
+/** Replicates in this process until the test has finished; what its callbacks hear, in order. */
+export async function startHeard(config: ConfigS3) {
+  const heard: string[] = [];
+  const replication = await config.replicate({
+    startTimeoutSeconds: 50,
+    onFailing: (message) => heard.push(message),
+    onRecovered: () => heard.push("recovered"),
+  });
+  onTestFinished(async () => void (await config.delete()));
+  return { replication, heard };
+}
+
 /** An app in a process of its own, once it replicates. */
 export async function startContinuousApp(config: ConfigS3) {
   const { key, token, s3, folder, db } = config;
