@@ -378,7 +378,11 @@ class Supervisor {
       );
       if (signal.aborted) return cutFailure(job, signal, 0);
       if ("reason" in synced) {
-        if (how.damaged.test(synced.words)) removeLitestreamFolder(job.dbpath);
+        if (how.damaged.test(synced.words)) {
+          // Nothing else tells what this run has uploaded.
+          this.#own(dialect, position);
+          removeLitestreamFolder(job.dbpath);
+        }
         return failure(job, synced.reason, synced.words || "litestream ended without a word");
       }
     }

@@ -9,8 +9,9 @@ import type {
 } from "../../src/index.ts";
 import { startApp } from "../support/app.ts";
 import { holdersOf, litestreamOf, startContinuousApp, until } from "../support/continuous.ts";
+import { fakeLitestream } from "../support/fake-litestream.ts";
 import { type Fault, startFaultProxy } from "../support/fault-proxy.ts";
-import { IS_0_3, MUTE } from "../support/litestream.ts";
+import { IS_0_3, LITESTREAM, MUTE } from "../support/litestream.ts";
 import { replicaUrl, type S3, startS3, TOKEN } from "../support/s3.ts";
 import { overtimeOf, setUp } from "../support/setup.ts";
 import { rowsIn, writeRows } from "../support/sqlite.ts";
@@ -221,6 +222,24 @@ describe.skipIf(MUTE)("what dies", () => {
       await until(() => replication.status().restarts > 0 && replication.status().failingSince === undefined);
       expect(await replication.stop({ timeoutSeconds: 40 })).toMatchObject({ ok: true });
       expect(await restorable(config.s3)).toBe(40);
+    },
+  );
+
+  test.skipIf(IS_0_3)(
+    "litestream, which finds its files damaged after its copy is up: that copy is no other machine's",
+    async () => {
+      const url = replicaUrl(s3.port, "continuous/copied.db");
+      const { config: before } = setUp(url);
+      await writeRows(before.dbpath, 20);
+      expect(await before.replicateOnce({ timeoutSeconds: 30, keepLocal: true })).toMatchObject({ ok: true });
+      // Once, a real upload of the whole copy, and then the complaint.
+      const once = `[ -e "$0.done" ] && exec ${LITESTREAM} "$@"; touch "$0.done"; ${LITESTREAM} "$@"; echo "Error: ltx verification failed: checksum mismatch" >&2; exit 1`;
+      const litestream = fakeLitestream(once, "replicate -once -force-snapshot");
+      const { config } = setUp(url, { folder: before.folder }, { litestream });
+      await writeRows(config.dbpath, 5);
+      const replication = await replicating(config);
+      expect(await replication.stop({ timeoutSeconds: 40 })).toMatchObject({ ok: true });
+      expect(await restorable(url)).toBe(25);
     },
   );
 
