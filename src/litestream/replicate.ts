@@ -376,7 +376,8 @@ export async function admit(
       continue;
     }
     const { position = {} } = seen ?? {};
-    const doubt = Object.keys(position).length === 0 ? await doubtOf(job, dialect, signal) : undefined;
+    const holds = Object.keys(position).length > 0;
+    const doubt = holds ? undefined : await doubtOf(job, dialect, signal);
     if (doubt !== undefined) {
       if (!signal.aborted || last === undefined) last = failure(job, "unreachable", doubt.words);
       await pause(wait, signal);
@@ -406,9 +407,10 @@ export async function admit(
       await pause(wait, signal);
       continue;
     }
-    if (!isNew && knowledge.position === undefined) job.logger.warn({ s3: job.s3 }, UNSEEN);
+    if (holds && "position" in knowledge && knowledge.position === undefined)
+      job.logger.warn({ s3: job.s3 }, UNSEEN);
     if (objection !== undefined) job.logger.warn({ s3: job.s3 }, `${objection.words}: taking over`);
-    const isAfterAnother = objection !== undefined || (isNew && Object.keys(position).length > 0);
+    const isAfterAnother = objection !== undefined || (isNew && holds);
     if (isAfterAnother) await afterTheOther(dialect, signal);
     return { position };
   }

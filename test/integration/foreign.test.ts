@@ -1,9 +1,11 @@
 import { copyFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { placeOf } from "../../src/replica-place.ts";
+import { writeRecord } from "../../src/replica-record.ts";
 import { startApp } from "../support/app.ts";
 import { until } from "../support/continuous.ts";
 import { startFaultProxy } from "../support/fault-proxy.ts";
-import { MUTE } from "../support/litestream.ts";
+import { IS_0_3, MUTE } from "../support/litestream.ts";
 import { replicaUrl, type S3, startS3 } from "../support/s3.ts";
 import { RECORD, setUp } from "../support/setup.ts";
 import { rowsIn, writeRows } from "../support/sqlite.ts";
@@ -128,6 +130,19 @@ describe("what is this machine's own is no stranger", () => {
     expect(rowsIn(config.dbpath)).toBe(3);
     expect(await config.timedReplicate(30)).toBe(true);
   });
+
+  test.skipIf(!IS_0_3)(
+    "a disk that goes from litestream 0.5 back to 0.3, which says that the old backup is replaced",
+    async () => {
+      const { config, log, rowsInReplica } = await stranger();
+      // As 0.5 has written it down, which sees no backup of 0.3.
+      const known = { place: placeOf(config, "0.5"), position: {}, uploading: false };
+      writeRecord(config.dbpath, known, []);
+      expect(await config.timedReplicate(30)).toBe(true);
+      expect(log.at(40).map(({ msg }) => msg)).toContainEqual(expect.stringMatching(/it is replaced$/));
+      expect(await rowsInReplica()).toBe(3);
+    },
+  );
 
   test("a copy of its disk", async () => {
     const { url, config } = await stranger();
