@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vit
 import { startApp } from "../support/app.ts";
 import { until } from "../support/continuous.ts";
 import { replicaUrl, type S3, startS3 } from "../support/s3.ts";
+import { startScript } from "../support/script.ts";
 import { overtimeOf, setUp, waitsForOthers } from "../support/setup.ts";
 import { lateWriter, rowsIn, startWriter, type WriterOptions, writeRows } from "../support/sqlite.ts";
 
@@ -62,6 +63,30 @@ describe("a database that another process has open stays until that has closed i
     expect(files()).toEqual([]);
     expect(await rowsInReplica()).toBe(31);
   });
+});
+
+test("two processes of one app that are ended together: what the second one commits in its close() is in the replica, and both end with 0", async () => {
+  const { config } = setUp(replicaUrl(s3.port, "in-use/app.db"));
+  const start = (rows: number, close: string) =>
+    startScript(
+      [config],
+      `const db = open(config, ${rows});
+      setInterval(() => {}, 60_000);
+      const told = new Promise((done) => process.once("SIGUSR2", done));
+      config.onShutdown({ timeoutSeconds: 100, close: async () => { ${close} db.close(); } });
+      say({ ready: true });`,
+    );
+  const first = start(20, "");
+  await first.event("ready");
+  const second = start(0, "await told; db.write();");
+  await second.event("ready");
+  for (const app of [first, second]) app.kill("SIGTERM");
+  await first.logged(/waiting for who else has the database open: node/);
+  second.kill("SIGUSR2");
+  expect(await first.ended).toEqual({ code: 0, signal: null });
+  expect(await second.ended).toEqual({ code: 0, signal: null });
+  expect(existsSync(config.dbpath)).toBe(false);
+  expect(rowsIn(await config.restore())).toBe(21);
 });
 
 test("one that never closes it: `in-use` at the deadline, with its name, and everything is in the replica", async () => {
